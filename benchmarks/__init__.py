@@ -1,0 +1,1 @@
+"""Measurements; results beside the commands that made them."""

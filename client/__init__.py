@@ -1,0 +1,1 @@
+"""The httpx SDK and the smartfrz command line. Loads no torch."""

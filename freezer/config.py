@@ -1,0 +1,139 @@
+"""What a user can set about freezing. Standard library only: the API validates with it, without torch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+
+from freezer.errors import ConfigError
+
+Policy = Literal["smartfrz", "smartfrz-paper", "static", "linear", "none", "random", "progress-only"]
+UnitGrain = Literal["layer", "block"]
+Mode = Literal["prefix", "any"]
+
+POLICIES: tuple[str, ...] = get_args(Policy)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FreezeConfig:
+    """Settings of one freezing run.
+
+    Counts are optimizer steps unless a name says otherwise. ``None`` for an interval means: derived from the
+    length of the run by :meth:`schedule`, the same on every rank.
+    """
+
+    policy: str = "smartfrz"
+    """Who decides: one of :data:`POLICIES`, or the name of a registered policy."""
+    unit: UnitGrain = "layer"
+    """What is frozen as one: ``layer`` (each weighted module with its norm) or ``block``."""
+    mode: Mode = "prefix"
+    """``prefix`` freezes only a contiguous run of units from the input; ``any`` freezes each unit on its own."""
+    window: int = 30
+    """Snapshots per unit that a decision looks at (N of the paper)."""
+    samples: int = 1024
+    """Weights sampled from every unit, whatever its size (layer tailoring)."""
+    snapshot_every: int | None = None
+    """Steps between snapshots."""
+    decide_every: int | None = None
+    """Steps between freezing stages."""
+    decision_delay: int = 1
+    """Steps from a freezing stage to the step at which its verdict takes effect."""
+    threshold: float = 0.5
+    """Calibrated probability of having converged above which a unit counts as converged."""
+    patience: int = 2
+    """Positive verdicts in a row that freeze a unit (hysteresis)."""
+    max_frozen_ratio: float = 1.0
+    """Largest share of units that may be frozen; the last unit (the head) is never frozen."""
+    pin: tuple[str, ...] = ()
+    """Units that are never frozen. A name that matches no unit is an error."""
+    seed: int = 0
+    """Seed of sampling and of the random control."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Options of the policy, checked by the policy (``static``: ``units``; ``linear``: ``start``, ``level``)."""
+
+    def __post_init__(self) -> None:
+        _require(self.unit in get_args(UnitGrain), "/unit", f"unit must be one of {get_args(UnitGrain)}")
+        _require(self.mode in get_args(Mode), "/mode", f"mode must be one of {get_args(Mode)}")
+        _require(2 <= self.window <= 1024, "/window", "window must be between 2 and 1024 snapshots")
+        _require(8 <= self.samples <= 65536, "/samples", "samples must be between 8 and 65536")
+        for name in ("snapshot_every", "decide_every"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, f"/{name}", f"{name} must be at least 1 step, or null")
+        _require(self.decision_delay >= 0, "/decision_delay", "decision_delay must not be negative")
+        _require(0.0 < self.threshold < 1.0, "/threshold", "threshold must lie between 0 and 1")
+        _require(self.patience >= 1, "/patience", "patience must be at least 1")
+        _require(0.0 <= self.max_frozen_ratio <= 1.0, "/max_frozen_ratio", "must lie between 0 and 1")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> FreezeConfig:
+        """Build from JSON values; an unknown field is a :class:`ConfigError` with its pointer."""
+        known = set(cls.__dataclass_fields__)
+        for name in values:
+            _require(name in known, f"/{name}", f"unknown field {name!r}; known: {', '.join(sorted(known))}")
+        values = dict(values)
+        if "pin" in values:
+            values["pin"] = tuple(values["pin"])
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values; the inverse of :meth:`from_dict`."""
+        return {**asdict(self), "pin": list(self.pin)}
+
+    def schedule(self, total_steps: int) -> Schedule:
+        """The steps at which snapshots and freezing stages fall in a run of ``total_steps``.
+
+        Derived where the user left it open: the window is filled by a quarter of the run, and about twelve stages
+        follow it.
+
+        Raises:
+            ConfigError: the window can never be filled in this run.
+        """
+        snapshot_every = self.snapshot_every or max(1, total_steps // (4 * self.window))
+        first = (self.window - 1) * snapshot_every
+        _require(
+            first < total_steps or self.policy in ("none", "static", "linear"),
+            "/window",
+            f"a window of {self.window} snapshots, one every {snapshot_every} steps, needs {first + 1} steps, but "
+            f"the run has {total_steps}: use a window of at most {max(2, total_steps // snapshot_every)}, "
+            "a smaller snapshot_every, or more epochs",
+        )
+        decide_every = self.decide_every or max(1, (total_steps - first) // 12)
+        return Schedule(
+            total_steps=total_steps,
+            window=self.window,
+            snapshot_every=snapshot_every,
+            decide_every=decide_every,
+            delay=self.decision_delay,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """Fixed steps of one run, equal on all ranks. Steps count completed optimizer steps; step 0 is before the first."""
+
+    total_steps: int
+    window: int
+    snapshot_every: int
+    decide_every: int
+    delay: int
+
+    def is_snapshot(self, step: int) -> bool:
+        return step % self.snapshot_every == 0
+
+    def is_stage(self, step: int) -> bool:
+        """Whether a freezing stage begins after ``step`` completed steps."""
+        return 0 < step < self.total_steps and step % self.decide_every == 0
+
+    def takes_effect(self, step: int) -> bool:
+        """Whether the verdict of a stage is applied after ``step`` completed steps."""
+        return self.is_stage(step - self.delay)
+
+    def next_stage(self, step: int) -> int | None:
+        """The first stage after ``step``, or ``None`` when no more follows."""
+        nxt = (step // self.decide_every + 1) * self.decide_every
+        return nxt if nxt < self.total_steps else None
+
+
+def _require(condition: bool, pointer: str, message: str) -> None:
+    if not condition:
+        raise ConfigError(message, pointer)

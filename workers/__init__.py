@@ -1,0 +1,1 @@
+"""Celery workers and the job kernel that the API shares with them."""

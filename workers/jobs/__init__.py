@@ -1,0 +1,1 @@
+"""The job kernel, shared by API and workers: pydantic and the standard library only."""

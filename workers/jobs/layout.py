@@ -1,0 +1,136 @@
+"""Files of a job under ``SMARTFRZ_HOME``, and the three documents that runner and trainer exchange through them.
+
+::
+
+    jobs/<job id>/attempt-<fence>/
+        spec.json          AttemptSpec, written by the runner before the ranks start
+        control.json       Control, written by the runner; rank 0 polls it between steps
+        result.json        Result, written by rank 0 (or by the first rank that fails); the truth about the outcome
+        logs/rank<N>.log   stdout and stderr of each rank
+        metrics.jsonl      one JSON object a line: {"step", "at", "name": value, ...}
+        checkpoints/step-<NNNNNNNN>/
+        artifacts/         model.safetensors, report.json, ...
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from workers.jobs.record import Reason
+from workers.jobs.spec import JobSpec
+
+
+@dataclass(frozen=True, slots=True)
+class JobFiles:
+    """Paths of one job."""
+
+    home: Path
+    job_id: str
+
+    @property
+    def root(self) -> Path:
+        return self.home / "jobs" / self.job_id
+
+    def attempt(self, fence: int) -> AttemptFiles:
+        return AttemptFiles(self.root / f"attempt-{fence:04d}")
+
+    def attempts(self) -> list[AttemptFiles]:
+        """Every attempt that left files, oldest first."""
+        return [AttemptFiles(path) for path in sorted(self.root.glob("attempt-*"))]
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFiles:
+    """Paths of one attempt."""
+
+    root: Path
+
+    @property
+    def spec(self) -> Path:
+        return self.root / "spec.json"
+
+    @property
+    def control(self) -> Path:
+        return self.root / "control.json"
+
+    @property
+    def result(self) -> Path:
+        return self.root / "result.json"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def metrics(self) -> Path:
+        return self.root / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def artifacts(self) -> Path:
+        return self.root / "artifacts"
+
+    def log(self, rank: int) -> Path:
+        return self.logs / f"rank{rank}.log"
+
+
+class Document(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class AttemptSpec(Document):
+    """What the ranks need to know. The URLs of the stores come by environment, since they carry passwords."""
+
+    job_id: str
+    fence: int
+    attempt: int
+    spec: JobSpec
+    home: str
+    worker_id: str
+    device: Literal["cpu", "cuda"]
+    threads_per_rank: int | None = None
+
+
+class Control(Document):
+    """Order of the runner to the trainer. Absent file: go on."""
+
+    action: Literal["cancel", "pause", "drain"]
+
+
+class Result(Document):
+    """How the ranks ended.
+
+    ``stopped`` means: left at a step boundary after an order, with a checkpoint.
+    """
+
+    outcome: Literal["succeeded", "stopped", "failed"]
+    action: Literal["cancel", "pause", "drain"] | None = None
+    reason: Reason | None = None
+    message: str | None = None
+    rank: int = 0
+    step: int = 0
+    summary: dict[str, Any] = Field(default_factory=dict)
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write beside, fsync, rename: a reader sees the old file or the new one, never half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fd, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(fd, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

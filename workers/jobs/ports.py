@@ -1,0 +1,113 @@
+"""Ports of the job kernel. Each has an in-memory twin in ``memory.py`` and one contract suite over both.
+
+A record changes by compare-and-swap only: ``update(job_id, change)`` loads it, calls the pure ``change``, and writes
+the outcome if nobody wrote meanwhile, else does so again. Queue, lease index and event stream follow from the record,
+in the same atomic write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from workers.jobs.record import Event, JobRecord, WorkerInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Outcome of a pure decision about one record: the new record and the events that tell of it."""
+
+    record: JobRecord
+    events: tuple[Event, ...] = field(default=())
+
+
+Decide = Callable[[JobRecord, float], Change | None]
+"""``(record, now) -> Change``, or ``None`` for "leave it". Pure: it may be called more than once."""
+
+
+class JobStore(Protocol):
+    """The truth about jobs. Every method may raise :class:`workers.jobs.errors.StoreUnavailable`."""
+
+    def now(self) -> float:
+        """The store's clock, Unix seconds: one clock for all hosts."""
+
+    def ping(self) -> None: ...
+
+    def create(
+        self, record: JobRecord, *, idempotency: tuple[str, str] | None = None
+    ) -> tuple[JobRecord, bool]:
+        """Write a new record, put it into the queue, append ``job.created``; all or nothing.
+
+        Args:
+            idempotency: (key, hash of the body), kept 24 h.
+
+        Returns:
+            The record and whether it is new; an earlier one when the key was used with the same body.
+
+        Raises:
+            IdempotencyConflict: the key was used with another body.
+        """
+
+    def get(self, job_id: str) -> JobRecord:
+        """Raises JobNotFound."""
+
+    def list(
+        self,
+        *,
+        limit: int,
+        after: str | None = None,
+        newest_first: bool = True,
+        status: Collection[str] = (),
+        name: str | None = None,
+        metadata: dict[str, str] | None = None,
+    ) -> tuple[Sequence[JobRecord], bool]:
+        """One page, ordered by id, and whether more follow. ``after`` is the last id of the page before."""
+
+    def update(self, job_id: str, decide: Decide) -> JobRecord:
+        """Change a record by compare-and-swap. Returns what is stored now. Raises what ``decide`` raises."""
+
+    def queued(self, limit: int = 100) -> Sequence[JobRecord]:
+        """Jobs that wait for a worker, first to run first."""
+
+    def active(self) -> Sequence[JobRecord]:
+        """Jobs that are neither queued, paused nor terminal."""
+
+    def counts(self) -> dict[str, int]:
+        """Number of jobs by status."""
+
+    def append_event(self, job_id: str, event: Event, *, fence: int | None = None) -> str:
+        """Append to the job's stream and return the entry's id. With a fence: StaleFence when it is not current."""
+
+    def events(self, job_id: str, *, after: str = "0", limit: int = 100) -> Sequence[Event]:
+        """Entries after an id, oldest first."""
+
+    def put_freeze(self, job_id: str, fence: int, status: dict[str, Any]) -> None:
+        """Replace the freeze status document. Raises StaleFence."""
+
+    def get_freeze(self, job_id: str) -> dict[str, Any] | None: ...
+
+    def append_decision(self, job_id: str, fence: int, decision: dict[str, Any]) -> int:
+        """Append to the decision stream and return its seq (1, 2, ...). Raises StaleFence."""
+
+    def decisions(self, job_id: str, *, after: int = 0, limit: int = 100) -> Sequence[dict[str, Any]]:
+        """Decisions with ``seq`` > after, oldest first. Each carries seq, fence, step, superseded."""
+
+    def supersede_decisions(self, job_id: str, fence: int, *, after_step: int) -> int:
+        """Mark decisions later than a checkpoint as superseded; returns how many. Raises StaleFence."""
+
+    def put_worker(self, worker: WorkerInfo, ttl_seconds: float) -> None: ...
+
+    def remove_worker(self, worker_id: str) -> None: ...
+
+    def workers(self) -> Sequence[WorkerInfo]:
+        """Workers whose heartbeat has not expired."""
+
+    def try_lock(self, name: str, holder: str, ttl_seconds: float) -> bool:
+        """Take or renew a named lock with a TTL."""
+
+
+class WakeUp(Protocol):
+    """Tells workers that there is work. May be lost: the reaper sends another."""
+
+    def wake(self) -> None: ...

@@ -1,0 +1,129 @@
+"""The job record: the truth about a job. Times are Unix seconds (float) inside, RFC 3339 at the API's edge."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from workers.jobs.spec import JobSpec
+
+Status = Literal[
+    "queued", "starting", "running", "pausing", "paused", "cancelling", "succeeded", "failed", "cancelled"
+]
+TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
+LEASED: frozenset[str] = frozenset({"starting", "running", "pausing", "cancelling"})
+"""Statuses in which a worker holds the job (``cancelling`` and ``pausing`` only while it has an owner)."""
+
+Reason = Literal[
+    "user_request",
+    "worker_lost",
+    "gpu_oom",
+    "host_oom",
+    "collective_timeout",
+    "stalled",
+    "max_duration_exceeded",
+    "code_error",
+    "config_invalid",
+    "dataset_invalid",
+    "storage_full",
+    "retries_exhausted",
+]
+
+
+class Progress(BaseModel):
+    """How far the job is; written by rank 0 about once a second."""
+
+    model_config = ConfigDict(frozen=True)
+
+    ratio: float = 0.0
+    step: int = 0
+    total_steps: int = 0
+    epoch: float = 0.0
+    eta_seconds: float | None = None
+    loss: float | None = None
+    learning_rate: float | None = None
+    frozen_units: int = 0
+    units: int = 0
+    phase: str = "starting"
+    """``starting | training | evaluating | saving``."""
+
+
+class Event(BaseModel):
+    """One entry of a job's event stream. ``id`` is set by the store."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str = ""
+    type: str
+    at: float
+    data: dict[str, Any] = Field(default_factory=dict)
+
+
+class JobRecord(BaseModel):
+    """Everything the service knows about one job. Immutable; the store swaps it by ``version``."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    version: int = 0
+    spec: JobSpec
+    status: Status = "queued"
+    status_reason: Reason | None = None
+    status_message: str | None = None
+    queue_reason: str | None = None
+    exit_code: int | None = None
+    attempt: int = 0
+    """Starts so far."""
+    fence: int = 0
+    """Grows with every claim; every write of an attempt carries it."""
+    owner: str | None = None
+    """Worker that holds the lease."""
+    lease_expires_at: float | None = None
+    last_heartbeat_at: float | None = None
+    stalled: bool = False
+    stop_requested: Literal["cancel", "pause"] | None = None
+    progress: Progress = Progress()
+    summary: dict[str, Any] = Field(default_factory=dict)
+    """The finished job's report in short: accuracy, frozen_units, flops_ratio ..."""
+    created_at: float
+    queued_at: float
+    started_at: float | None = None
+    ended_at: float | None = None
+    run_seconds: float = 0.0
+    """Seconds in earlier attempts."""
+    updated_at: float
+
+    @property
+    def terminal(self) -> bool:
+        return self.status in TERMINAL
+
+
+class WorkerInfo(BaseModel):
+    """What a worker says of itself; expires when it is not renewed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    host: str
+    pid: int
+    state: Literal["idle", "busy", "draining"] = "idle"
+    devices: list[str] = Field(default_factory=list)
+    """``["cpu"]`` or ``["cuda:0", ...]``."""
+    max_processes: int = 1
+    job_id: str | None = None
+    started_at: float
+    heartbeat_at: float
+
+
+def new_job_id(now: float | None = None) -> str:
+    """``job_`` + 11 hex digits of milliseconds + 10 random hex digits: sorts by time of creation."""
+    millis = int((time.time() if now is None else now) * 1000)
+    return f"job_{millis:011x}{secrets.token_hex(5)}"
+
+
+def queue_score(record: JobRecord) -> float:
+    """Order in the queue: higher priority first, then earlier submission. Smaller runs first."""
+    return -record.spec.priority * 1e11 + record.queued_at

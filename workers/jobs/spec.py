@@ -1,0 +1,139 @@
+"""The job spec: what a user submits. Unknown fields are refused everywhere."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+
+from freezer.config import FreezeConfig
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._:/-]{0,127}$")]
+
+
+class Strict(BaseModel):
+    """Base of every part of a spec: immutable, unknown fields refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSpec(Strict):
+    """Which model: a registry name, or ``name: code`` with ``entry``, or ``name: transformers`` with ``path``."""
+
+    name: str = Field(description="A name from /v1/models.", examples=["minilm-l6", "resnet-small", "code"])
+    path: str | None = Field(None, description="Weights folder or hub name (name: transformers).")
+    entry: str | None = Field(
+        None, description="file.py:function under the operator's code directory (name: code)."
+    )
+    pretrained: bool = Field(True, description="Start from pretrained weights where the model has any.")
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="Options of the model; see its JSON Schema."
+    )
+
+
+class DataSpec(Strict):
+    """Which data: a registry name, or ``folder``/``csv`` with ``path``, or ``code`` with ``entry``."""
+
+    name: str = Field(description="A name from /v1/datasets.", examples=["20newsgroups", "mnist5k"])
+    path: str | None = Field(
+        None, description="Folder or file under the operator's data directory (folder, csv)."
+    )
+    entry: str | None = Field(
+        None, description="file.py:function under the operator's code directory (name: code)."
+    )
+    train_size: int | None = Field(
+        None, ge=1, description="Use a fixed, class-balanced subset of this many samples."
+    )
+    test_size: int | None = Field(
+        None, ge=1, description="Evaluate on the first so many test samples; all if null."
+    )
+    validation_ratio: float = Field(
+        0.0, ge=0.0, lt=1.0, description="Share of training data held out for early stop."
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="Options of the data set; see its JSON Schema."
+    )
+
+
+class OptimizerSpec(Strict):
+    name: Literal["adamw", "sgd"] = "adamw"
+    lr: float = Field(1e-3, gt=0.0)
+    weight_decay: float = Field(0.0, ge=0.0)
+    momentum: float = Field(0.9, ge=0.0, lt=1.0, description="sgd only.")
+
+
+class LrScheduleSpec(Strict):
+    name: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_ratio: float = Field(0.0, ge=0.0, lt=1.0, description="Share of the steps with a linear warm-up.")
+
+
+class EarlyStopSpec(Strict):
+    patience: int = Field(2, ge=1, description="Evaluations without improvement before training stops.")
+    min_delta: float = Field(0.0, ge=0.0)
+
+
+class TrainingSpec(Strict):
+    epochs: int = Field(1, ge=1, le=10_000)
+    max_steps: int | None = Field(None, ge=1, description="Optimizer steps; overrides epochs when smaller.")
+    batch_size: int = Field(32, ge=1, description="Samples per process and micro-batch.")
+    gradient_accumulation: int = Field(1, ge=1)
+    optimizer: OptimizerSpec = OptimizerSpec()
+    lr_schedule: LrScheduleSpec = LrScheduleSpec()
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "fp32", description="auto: bf16 where the device has it."
+    )
+    grad_clip: float | None = Field(None, gt=0.0)
+    early_stop: EarlyStopSpec | None = None
+    evaluate_every_epochs: int | None = Field(None, ge=1, description="Null: only at the end.")
+    eval_batch_size: int = Field(128, ge=1)
+    checkpoint_every_seconds: float = Field(60.0, gt=0.0)
+    checkpoint_every_steps: int | None = Field(None, ge=1, description="In place of the time-based interval.")
+    seed: int = Field(0, ge=0)
+
+
+class ResourcesSpec(Strict):
+    workers: Literal[1] = Field(1, description="Hosts. One for now.")
+    processes_per_worker: int = Field(1, ge=1, description="DDP ranks.")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class JobSpec(Strict):
+    """One training job."""
+
+    spec_version: Literal[1] = 1
+    name: Name
+    model: ModelSpec
+    data: DataSpec
+    training: TrainingSpec = TrainingSpec()
+    freeze: dict[str, Any] = Field(
+        default_factory=lambda: {"policy": "smartfrz"},
+        description="See /v1/policies; the fields of FreezeConfig.",
+    )
+    resources: ResourcesSpec = ResourcesSpec()
+    priority: int = Field(0, ge=-100, le=100, description="Higher runs first.")
+    max_attempts: int = Field(3, ge=1, le=100, description="Starts after a lost worker, the first included.")
+    max_duration_seconds: float | None = Field(None, gt=0.0)
+    metadata: dict[str, str] = Field(default_factory=dict, max_length=16)
+
+    @field_validator("metadata")
+    @classmethod
+    def _short_metadata(cls, value: dict[str, str]) -> dict[str, str]:
+        for key, text in value.items():
+            if len(key) > 64 or len(text) > 512:
+                raise ValueError("metadata keys have at most 64 characters, values at most 512")
+        return value
+
+    @model_validator(mode="after")
+    def _entries(self) -> Self:
+        for part, value in (("model", self.model), ("data", self.data)):
+            if (value.name == "code") != (value.entry is not None):
+                raise ValueError(f"{part}.entry goes with {part}.name 'code', and only with it")
+        return self
+
+    def freeze_config(self) -> FreezeConfig:
+        """The freeze section, validated.
+
+        Raises:
+            freezer.errors.ConfigError: with a pointer relative to ``/freeze``.
+        """
+        return FreezeConfig.from_dict(self.freeze)

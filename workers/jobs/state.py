@@ -1,0 +1,203 @@
+"""Every transition of a job's status, as pure functions on records. Nothing else assigns ``status``.
+
+::
+
+    queued -> starting -> running -> succeeded | failed
+      |          |           |-> pausing -> paused -> queued
+      |          |           |-> cancelling -> cancelled
+      |          `-----------+-> queued (worker lost, attempts left) | failed (retries_exhausted)
+      `-> cancelled
+
+A terminal status never changes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from workers.jobs.errors import IllegalTransition, StaleFence
+from workers.jobs.ports import Change
+from workers.jobs.record import LEASED, TERMINAL, Event, JobRecord, Progress, Reason, Status
+
+TRANSITIONS: dict[str, frozenset[str]] = {
+    "queued": frozenset({"starting", "cancelled", "failed", "paused"}),
+    "starting": frozenset(
+        {"running", "queued", "cancelling", "pausing", "succeeded", "failed", "cancelled", "paused"}
+    ),
+    "running": frozenset({"queued", "cancelling", "pausing", "succeeded", "failed", "cancelled", "paused"}),
+    "pausing": frozenset({"paused", "cancelling", "succeeded", "failed", "cancelled"}),
+    "paused": frozenset({"queued", "cancelled"}),
+    "cancelling": frozenset({"cancelled", "succeeded", "failed"}),
+    "succeeded": frozenset(),
+    "failed": frozenset(),
+    "cancelled": frozenset(),
+}
+
+
+def _move(
+    record: JobRecord, to: Status, now: float, *, action: str, event: str | None = None, **fields: Any
+) -> Change:
+    """The one door for every change of status."""
+    if to != record.status and to not in TRANSITIONS[record.status]:
+        raise IllegalTransition(record.id, record.status, action)
+    if to in TERMINAL or to in ("queued", "paused"):
+        ran = now - record.started_at if record.started_at is not None and record.status in LEASED else 0.0
+        fields.setdefault("run_seconds", record.run_seconds + max(0.0, ran))
+        fields |= {"owner": None, "lease_expires_at": None, "stop_requested": None, "stalled": False}
+    if to in TERMINAL:
+        fields["ended_at"] = now
+    new = record.model_copy(update={"status": to, "updated_at": now, **fields})
+    data: dict[str, Any] = {"status": to, "attempt": new.attempt}
+    if new.status_reason:
+        data["reason"] = new.status_reason
+    if new.status_message:
+        data["message"] = new.status_message
+    return Change(new, (Event(type=event or f"job.{to}", at=now, data=data),))
+
+
+def _fenced(record: JobRecord, fence: int) -> None:
+    if record.fence != fence or record.status not in LEASED:
+        raise StaleFence(record.id, fence, record.fence)
+
+
+def claim(record: JobRecord, now: float, *, owner: str, lease_seconds: float) -> Change | None:
+    """Take a queued job: fence + 1, attempt + 1, a lease. ``None`` when somebody else was faster."""
+    if record.status != "queued":
+        return None
+    return _move(
+        record,
+        "starting",
+        now,
+        action="claim",
+        attempt=record.attempt + 1,
+        fence=record.fence + 1,
+        owner=owner,
+        lease_expires_at=now + lease_seconds,
+        last_heartbeat_at=now,
+        started_at=now,
+        status_reason=None,
+        status_message=None,
+        queue_reason=None,
+        progress=Progress(),
+    )
+
+
+def renew(record: JobRecord, now: float, *, fence: int, lease_seconds: float) -> Change:
+    """Heartbeat of the runner: extend the lease. Raises StaleFence."""
+    _fenced(record, fence)
+    return Change(
+        record.model_copy(update={"lease_expires_at": now + lease_seconds, "last_heartbeat_at": now})
+    )
+
+
+def report_progress(record: JobRecord, now: float, *, fence: int, progress: Progress) -> Change:
+    """Progress of rank 0; the first report turns ``starting`` into ``running``. Raises StaleFence."""
+    _fenced(record, fence)
+    if record.status == "starting":
+        return _move(record, "running", now, action="run", progress=progress)
+    return Change(record.model_copy(update={"progress": progress, "updated_at": now}))
+
+
+def finish(
+    record: JobRecord,
+    now: float,
+    *,
+    fence: int,
+    status: Status,
+    reason: Reason | None = None,
+    message: str | None = None,
+    exit_code: int | None = None,
+    summary: dict[str, Any] | None = None,
+) -> Change:
+    """The attempt's end as the runner saw it: succeeded, failed, cancelled or paused. Raises StaleFence."""
+    _fenced(record, fence)
+    return _move(
+        record,
+        status,
+        now,
+        action="finish",
+        status_reason=reason,
+        status_message=message,
+        exit_code=exit_code,
+        summary=summary if summary is not None else record.summary,
+    )
+
+
+def lose(record: JobRecord, now: float, *, fence: int, message: str) -> Change:
+    """The attempt died under its worker: queue again while attempts are left. Raises StaleFence."""
+    _fenced(record, fence)
+    if record.stop_requested == "cancel":
+        return _move(
+            record, "cancelled", now, action="recover", status_reason="user_request", status_message=message
+        )
+    if record.stop_requested == "pause":
+        return _move(
+            record, "paused", now, action="recover", status_reason="user_request", status_message=message
+        )
+    if record.attempt >= record.spec.max_attempts:
+        text = f"{message}; attempt {record.attempt} of {record.spec.max_attempts} was the last"
+        return _move(
+            record, "failed", now, action="recover", status_reason="retries_exhausted", status_message=text
+        )
+    return _move(
+        record,
+        "queued",
+        now,
+        action="recover",
+        event="job.recovered",
+        status_reason="worker_lost",
+        status_message=message,
+    )
+
+
+def reap(record: JobRecord, now: float) -> Change | None:
+    """Judge a lease: ``None`` while it holds."""
+    if record.status not in LEASED or record.lease_expires_at is None or record.lease_expires_at > now:
+        return None
+    silent = now - (record.last_heartbeat_at or record.lease_expires_at)
+    return lose(
+        record, now, fence=record.fence, message=f"worker {record.owner} sent no heartbeat for {silent:.0f} s"
+    )
+
+
+def hand_back(record: JobRecord, now: float, *, fence: int, message: str) -> Change:
+    """A draining worker checkpointed and gives the job back; this attempt does not count. Raises StaleFence."""
+    _fenced(record, fence)
+    return _move(
+        record,
+        "queued",
+        now,
+        action="hand back",
+        event="job.requeued",
+        attempt=record.attempt - 1,
+        status_message=message,
+    )
+
+
+def cancel(record: JobRecord, now: float) -> Change | None:
+    """Ask for the end, from every status. ``None`` when it is already cancelled or cancelling.
+
+    Raises:
+        IllegalTransition: the job succeeded or failed.
+    """
+    if record.status in ("cancelled", "cancelling"):
+        return None
+    if record.status in ("queued", "paused"):
+        return _move(
+            record,
+            "cancelled",
+            now,
+            action="cancel",
+            status_reason="user_request",
+            status_message="cancelled by user",
+        )
+    return _move(
+        record, "cancelling", now, action="cancel", stop_requested="cancel", status_reason="user_request"
+    )
+
+
+def explain_queue(record: JobRecord, now: float, *, reason: str | None) -> Change | None:
+    """Say why a queued job waits (``no_worker_fits: ...``)."""
+    if record.status != "queued" or record.queue_reason == reason:
+        return None
+    return Change(record.model_copy(update={"queue_reason": reason, "updated_at": now}))
