@@ -13,19 +13,13 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="SMARTFRZ_", extra="ignore")
 
-    home: Path = Field(
-        Path(".smartfrz"), description="State of the installation; the same path in API and workers."
-    )
+    home: Path = Field(Path(".smartfrz"), description="State of the installation; the same path in API and workers.")
     redis_url: str | None = Field(None, description="Job store and broker; unset: the embedded server.")
-    window_redis_url: str | None = Field(
-        None, description="Store of the trajectory windows; unset: the job store's."
-    )
+    window_redis_url: str | None = Field(None, description="Store of the trajectory windows; unset: the job store's.")
     key_prefix: str = Field("smartfrz:", description="Prefix of every key in both stores.")
 
     code_dir: Path | None = Field(None, description="User code may come from here; unset: no user code.")
-    data_dir: Path | None = Field(
-        None, description="User data may come from here; unset: registry data only."
-    )
+    data_dir: Path | None = Field(None, description="User data may come from here; unset: registry data only.")
     packages_dir: Path | None = Field(None, description="Data packages; unset: <home>/packages.")
     max_processes: int = Field(8, ge=1, description="Most DDP ranks that a job may ask for.")
 

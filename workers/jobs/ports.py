@@ -34,9 +34,7 @@ class JobStore(Protocol):
 
     def ping(self) -> None: ...
 
-    def create(
-        self, record: JobRecord, *, idempotency: tuple[str, str] | None = None
-    ) -> tuple[JobRecord, bool]:
+    def create(self, record: JobRecord, *, idempotency: tuple[str, str] | None = None) -> tuple[JobRecord, bool]:
         """Write a new record, put it into the queue, append ``job.created``; all or nothing.
 
         Args:

@@ -10,9 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from workers.jobs.spec import JobSpec
 
-Status = Literal[
-    "queued", "starting", "running", "pausing", "paused", "cancelling", "succeeded", "failed", "cancelled"
-]
+Status = Literal["queued", "starting", "running", "pausing", "paused", "cancelling", "succeeded", "failed", "cancelled"]
 TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
 LEASED: frozenset[str] = frozenset({"starting", "running", "pausing", "cancelling"})
 """Statuses in which a worker holds the job (``cancelling`` and ``pausing`` only while it has an owner)."""

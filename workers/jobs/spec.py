@@ -22,37 +22,21 @@ class ModelSpec(Strict):
 
     name: str = Field(description="A name from /v1/models.", examples=["minilm-l6", "resnet-small", "code"])
     path: str | None = Field(None, description="Weights folder or hub name (name: transformers).")
-    entry: str | None = Field(
-        None, description="file.py:function under the operator's code directory (name: code)."
-    )
+    entry: str | None = Field(None, description="file.py:function under the operator's code directory (name: code).")
     pretrained: bool = Field(True, description="Start from pretrained weights where the model has any.")
-    options: dict[str, Any] = Field(
-        default_factory=dict, description="Options of the model; see its JSON Schema."
-    )
+    options: dict[str, Any] = Field(default_factory=dict, description="Options of the model; see its JSON Schema.")
 
 
 class DataSpec(Strict):
     """Which data: a registry name, or ``folder``/``csv`` with ``path``, or ``code`` with ``entry``."""
 
     name: str = Field(description="A name from /v1/datasets.", examples=["20newsgroups", "mnist5k"])
-    path: str | None = Field(
-        None, description="Folder or file under the operator's data directory (folder, csv)."
-    )
-    entry: str | None = Field(
-        None, description="file.py:function under the operator's code directory (name: code)."
-    )
-    train_size: int | None = Field(
-        None, ge=1, description="Use a fixed, class-balanced subset of this many samples."
-    )
-    test_size: int | None = Field(
-        None, ge=1, description="Evaluate on the first so many test samples; all if null."
-    )
-    validation_ratio: float = Field(
-        0.0, ge=0.0, lt=1.0, description="Share of training data held out for early stop."
-    )
-    options: dict[str, Any] = Field(
-        default_factory=dict, description="Options of the data set; see its JSON Schema."
-    )
+    path: str | None = Field(None, description="Folder or file under the operator's data directory (folder, csv).")
+    entry: str | None = Field(None, description="file.py:function under the operator's code directory (name: code).")
+    train_size: int | None = Field(None, ge=1, description="Use a fixed, class-balanced subset of this many samples.")
+    test_size: int | None = Field(None, ge=1, description="Evaluate on the first so many test samples; all if null.")
+    validation_ratio: float = Field(0.0, ge=0.0, lt=1.0, description="Share of training data held out for early stop.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Options of the data set; see its JSON Schema.")
 
 
 class OptimizerSpec(Strict):
@@ -79,9 +63,7 @@ class TrainingSpec(Strict):
     gradient_accumulation: int = Field(1, ge=1)
     optimizer: OptimizerSpec = OptimizerSpec()
     lr_schedule: LrScheduleSpec = LrScheduleSpec()
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        "fp32", description="auto: bf16 where the device has it."
-    )
+    precision: Literal["auto", "fp32", "bf16"] = Field("fp32", description="auto: bf16 where the device has it.")
     grad_clip: float | None = Field(None, gt=0.0)
     early_stop: EarlyStopSpec | None = None
     evaluate_every_epochs: int | None = Field(None, ge=1, description="Null: only at the end.")

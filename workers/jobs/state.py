@@ -21,9 +21,7 @@ from workers.jobs.record import LEASED, TERMINAL, Event, JobRecord, Progress, Re
 
 TRANSITIONS: dict[str, frozenset[str]] = {
     "queued": frozenset({"starting", "cancelled", "failed", "paused"}),
-    "starting": frozenset(
-        {"running", "queued", "cancelling", "pausing", "succeeded", "failed", "cancelled", "paused"}
-    ),
+    "starting": frozenset({"running", "queued", "cancelling", "pausing", "succeeded", "failed", "cancelled", "paused"}),
     "running": frozenset({"queued", "cancelling", "pausing", "succeeded", "failed", "cancelled", "paused"}),
     "pausing": frozenset({"paused", "cancelling", "succeeded", "failed", "cancelled"}),
     "paused": frozenset({"queued", "cancelled"}),
@@ -34,9 +32,7 @@ TRANSITIONS: dict[str, frozenset[str]] = {
 }
 
 
-def _move(
-    record: JobRecord, to: Status, now: float, *, action: str, event: str | None = None, **fields: Any
-) -> Change:
+def _move(record: JobRecord, to: Status, now: float, *, action: str, event: str | None = None, **fields: Any) -> Change:
     """The one door for every change of status."""
     if to != record.status and to not in TRANSITIONS[record.status]:
         raise IllegalTransition(record.id, record.status, action)
@@ -85,9 +81,7 @@ def claim(record: JobRecord, now: float, *, owner: str, lease_seconds: float) ->
 def renew(record: JobRecord, now: float, *, fence: int, lease_seconds: float) -> Change:
     """Heartbeat of the runner: extend the lease. Raises StaleFence."""
     _fenced(record, fence)
-    return Change(
-        record.model_copy(update={"lease_expires_at": now + lease_seconds, "last_heartbeat_at": now})
-    )
+    return Change(record.model_copy(update={"lease_expires_at": now + lease_seconds, "last_heartbeat_at": now}))
 
 
 def report_progress(record: JobRecord, now: float, *, fence: int, progress: Progress) -> Change:
@@ -127,18 +121,12 @@ def lose(record: JobRecord, now: float, *, fence: int, message: str) -> Change:
     """The attempt died under its worker: queue again while attempts are left. Raises StaleFence."""
     _fenced(record, fence)
     if record.stop_requested == "cancel":
-        return _move(
-            record, "cancelled", now, action="recover", status_reason="user_request", status_message=message
-        )
+        return _move(record, "cancelled", now, action="recover", status_reason="user_request", status_message=message)
     if record.stop_requested == "pause":
-        return _move(
-            record, "paused", now, action="recover", status_reason="user_request", status_message=message
-        )
+        return _move(record, "paused", now, action="recover", status_reason="user_request", status_message=message)
     if record.attempt >= record.spec.max_attempts:
         text = f"{message}; attempt {record.attempt} of {record.spec.max_attempts} was the last"
-        return _move(
-            record, "failed", now, action="recover", status_reason="retries_exhausted", status_message=text
-        )
+        return _move(record, "failed", now, action="recover", status_reason="retries_exhausted", status_message=text)
     return _move(
         record,
         "queued",
@@ -155,9 +143,7 @@ def reap(record: JobRecord, now: float) -> Change | None:
     if record.status not in LEASED or record.lease_expires_at is None or record.lease_expires_at > now:
         return None
     silent = now - (record.last_heartbeat_at or record.lease_expires_at)
-    return lose(
-        record, now, fence=record.fence, message=f"worker {record.owner} sent no heartbeat for {silent:.0f} s"
-    )
+    return lose(record, now, fence=record.fence, message=f"worker {record.owner} sent no heartbeat for {silent:.0f} s")
 
 
 def hand_back(record: JobRecord, now: float, *, fence: int, message: str) -> Change:
@@ -191,9 +177,7 @@ def cancel(record: JobRecord, now: float) -> Change | None:
             status_reason="user_request",
             status_message="cancelled by user",
         )
-    return _move(
-        record, "cancelling", now, action="cancel", stop_requested="cancel", status_reason="user_request"
-    )
+    return _move(record, "cancelling", now, action="cancel", stop_requested="cancel", status_reason="user_request")
 
 
 def explain_queue(record: JobRecord, now: float, *, reason: str | None) -> Change | None:
