@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
+from urllib.parse import quote
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -16,6 +18,9 @@ class Settings(BaseSettings):
     home: Path = Field(Path(".smartfrz"), description="State of the installation; the same path in API and workers.")
     redis_url: str | None = Field(None, description="Job store and broker; unset: the embedded server.")
     window_redis_url: str | None = Field(None, description="Store of the trajectory windows; unset: the job store's.")
+    redis_host: str | None = Field(None, description="With the password file, in place of a URL (containers).")
+    window_redis_host: str | None = Field(None, description="The same for the window store.")
+    redis_password_file: Path | None = Field(None, description="File with the password of both stores (a secret).")
     key_prefix: str = Field("smartfrz:", description="Prefix of every key in both stores.")
 
     code_dir: Path | None = Field(None, description="User code may come from here; unset: no user code.")
@@ -29,6 +34,19 @@ class Settings(BaseSettings):
     stop_grace_seconds: float = Field(60.0, gt=0, description="From an order to stop until TERM.")
     kill_grace_seconds: float = Field(10.0, gt=0, description="From TERM until KILL.")
     collective_timeout_seconds: float = Field(600.0, gt=0)
+
+    @model_validator(mode="after")
+    def _urls_from_hosts(self) -> Self:
+        if self.redis_url is None and self.redis_host:
+            self.redis_url = self._url(self.redis_host)
+        if self.window_redis_url is None and self.window_redis_host:
+            self.window_redis_url = self._url(self.window_redis_host)
+        return self
+
+    def _url(self, host: str) -> str:
+        password = self.redis_password_file.read_text().strip() if self.redis_password_file else ""
+        login = f":{quote(password, safe='')}@" if password else ""
+        return f"redis://{login}{host}:6379/0"
 
     @property
     def packages(self) -> Path:
