@@ -134,6 +134,76 @@ class Schedule:
         return nxt if nxt < self.total_steps else None
 
 
+OPTION_SCHEMAS: dict[str, dict[str, Any]] = {
+    "smartfrz": {
+        "weights": {"type": "string", "description": "Predictor weights (.safetensors); the shipped ones if absent."},
+    },
+    "smartfrz-paper": {
+        "weights": {"type": "string", "description": "Predictor weights (.safetensors). Required: none are shipped."},
+    },
+    "progress-only": {
+        "weights": {"type": "string", "description": "Predictor weights (.safetensors); the shipped ones if absent."},
+    },
+    "static": {
+        "units": {"type": "array", "items": {"type": "string"}, "description": "Units to freeze from the start."},
+        "first": {"type": "integer", "minimum": 1, "description": "Freeze the first so many units instead."},
+    },
+    "linear": {
+        "start": {"type": "number", "minimum": 0, "maximum": 1, "description": "Progress at which freezing begins."},
+        "level": {"type": "number", "minimum": 0, "maximum": 1, "description": "Share of units frozen at the end."},
+    },
+    "random": {
+        "share": {"type": "number", "minimum": 0, "maximum": 1, "description": "Expected share of frozen unit-steps."},
+    },
+    "none": {},
+}
+"""JSON Schema of every option of every built-in policy."""
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "array": (list, tuple),
+}
+
+
+def check_options(config: FreezeConfig) -> None:
+    """Check ``config.options`` against the built-in policy's schema; other policies check their own.
+
+    Raises:
+        ConfigError: unknown option, wrong type, out of range, or options that exclude each other.
+    """
+    schema = OPTION_SCHEMAS.get(config.policy)
+    if schema is None:
+        return
+    for name, value in config.options.items():
+        known = ", ".join(sorted(schema)) or "none"
+        _require(name in schema, f"/options/{name}", f"policy {config.policy!r} has no option {name!r}; known: {known}")
+        _check_value(schema[name], value, f"/options/{name}")
+    if config.policy == "static":
+        both = ("units" in config.options) + ("first" in config.options)
+        _require(both == 1, "/options", "policy 'static' needs exactly one of the options 'units' and 'first'")
+    if config.policy == "smartfrz-paper":
+        hint = (
+            "policy 'smartfrz-paper' needs the option 'weights': none are shipped; train them with the predictor tools"
+        )
+        _require("weights" in config.options, "/options/weights", hint)
+        _require(config.window == 30, "/window", "policy 'smartfrz-paper' reads windows of exactly 30 snapshots")
+        _require(config.samples == 1024, "/samples", "policy 'smartfrz-paper' reads exactly 1024 samples")
+
+
+def _check_value(schema: dict[str, Any], value: Any, pointer: str) -> None:
+    kind = schema["type"]
+    fits = isinstance(value, _TYPES[kind]) and not isinstance(value, bool)
+    _require(fits, pointer, f"must be of type {kind}, not {type(value).__name__}")
+    if kind == "array":
+        for position, item in enumerate(value):
+            _check_value(schema["items"], item, f"{pointer}/{position}")
+    low, high = schema.get("minimum"), schema.get("maximum")
+    _require(low is None or value >= low, pointer, f"must be at least {low}")
+    _require(high is None or value <= high, pointer, f"must be at most {high}")
+
+
 def _require(condition: bool, pointer: str, message: str) -> None:
     if not condition:
         raise ConfigError(message, pointer)
