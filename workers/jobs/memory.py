@@ -1,0 +1,348 @@
+"""In-memory twins of the kernel's ports. They keep the same obligations as the real ones: one contract suite runs over
+both. Documents are kept as JSON text, so what does not survive a real store does not survive here."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from workers.jobs.codec import decision_step, dumps, parse_event_id
+from workers.jobs.errors import IdempotencyConflict, JobNotFound, StaleFence, StoreUnavailable
+from workers.jobs.ports import Decide
+from workers.jobs.record import LEASED, Event, JobRecord, WorkerInfo, queue_score
+
+IDEMPOTENCY_SECONDS = 24 * 3600.0
+MAX_EVENTS = 10_000
+
+
+class MemoryJobStore:
+    """:class:`workers.jobs.ports.JobStore` in this process, safe for threads.
+
+    Set ``available = False`` to play a store that does not answer.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self.available = True
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._records: dict[str, str] = {}
+        self._idempotency: dict[str, tuple[str, str, float]] = {}
+        self._events: dict[str, deque[Event]] = defaultdict(lambda: deque(maxlen=MAX_EVENTS))
+        self._freeze: dict[str, str] = {}
+        self._decisions: dict[str, list[str]] = defaultdict(list)
+        self._superseded: dict[str, set[int]] = defaultdict(set)
+        self._workers: dict[str, tuple[WorkerInfo, float]] = {}
+        self._locks: dict[str, tuple[str, float]] = {}
+        self._listeners: list[Callable[[], object]] = []
+
+    @contextmanager
+    def _open(self) -> Iterator[None]:
+        with self._lock:
+            if not self.available:
+                raise StoreUnavailable("the in-memory store is switched off")
+            yield
+
+    def now(self) -> float:
+        with self._open():
+            return self._clock()
+
+    def ping(self) -> None:
+        with self._open():
+            pass
+
+    # --- records
+
+    def create(self, record: JobRecord, *, idempotency: tuple[str, str] | None = None) -> tuple[JobRecord, bool]:
+        with self._open():
+            if idempotency is not None:
+                body, job_id, expires = self._idempotency.get(idempotency[0], ("", "", 0.0))
+                if expires > self._clock():
+                    if body != idempotency[1]:
+                        raise IdempotencyConflict(idempotency[0])
+                    return self.get(job_id), False
+            if record.id in self._records:
+                raise ValueError(f"job {record.id} exists already")
+            if idempotency is not None:
+                until = self._clock() + IDEMPOTENCY_SECONDS
+                self._idempotency[idempotency[0]] = (idempotency[1], record.id, until)
+            stored = self._write(record.model_copy(update={"version": 1}))
+            data = {"status": record.status, "attempt": record.attempt}
+            self._append(record.id, Event(type="job.created", at=record.created_at, data=data))
+            return stored, True
+
+    def get(self, job_id: str) -> JobRecord:
+        with self._open():
+            if job_id not in self._records:
+                raise JobNotFound(job_id)
+            return JobRecord.model_validate_json(self._records[job_id])
+
+    def list(
+        self,
+        *,
+        limit: int,
+        after: str | None = None,
+        newest_first: bool = True,
+        status: Collection[str] = (),
+        name: str | None = None,
+        metadata: dict[str, str] | None = None,
+    ) -> tuple[Sequence[JobRecord], bool]:
+        with self._open():
+            ids = sorted(self._records, reverse=newest_first)
+            if after is not None:
+                ids = [i for i in ids if (i < after if newest_first else i > after)]
+            found = [r for r in map(self.get, ids) if matches(r, status=status, name=name, metadata=metadata)]
+            return found[:limit], len(found) > limit
+
+    def update(self, job_id: str, decide: Decide) -> JobRecord:
+        with self._open():
+            record = self.get(job_id)
+            change = decide(record, self._clock())
+            if change is None:
+                return record
+            stored = self._write(change.record.model_copy(update={"version": record.version + 1}))
+            for event in change.events:
+                self._append(job_id, event)
+            return stored
+
+    def _write(self, record: JobRecord) -> JobRecord:
+        self._records[record.id] = record.model_dump_json()
+        return self.get(record.id)
+
+    def queued(self, limit: int = 100) -> Sequence[JobRecord]:
+        with self._open():
+            waiting = [r for r in map(self.get, self._records) if r.status == "queued"]
+            return sorted(waiting, key=lambda r: (queue_score(r), r.id))[:limit]
+
+    def active(self) -> Sequence[JobRecord]:
+        with self._open():
+            return [r for r in map(self.get, sorted(self._records)) if r.status in LEASED]
+
+    def counts(self) -> dict[str, int]:
+        with self._open():
+            counts: dict[str, int] = defaultdict(int)
+            for record in map(self.get, self._records):
+                counts[record.status] += 1
+            return dict(counts)
+
+    def _fenced(self, job_id: str, fence: int) -> None:
+        record = self.get(job_id)
+        if record.fence != fence or record.status not in LEASED:
+            raise StaleFence(job_id, fence, record.fence)
+
+    # --- events
+
+    def append_event(self, job_id: str, event: Event, *, fence: int | None = None) -> str:
+        with self._open():
+            self.get(job_id) if fence is None else self._fenced(job_id, fence)
+            return self._append(job_id, event)
+
+    def _append(self, job_id: str, event: Event) -> str:
+        stream = self._events[job_id]
+        key = (int(self._clock() * 1000), 0)
+        if stream:
+            last = parse_event_id(stream[-1].id)
+            key = max(key, (last[0], last[1] + 1))
+        stored = Event(id=f"{key[0]}-{key[1]}", type=event.type, at=event.at, data=json.loads(dumps(event.data)))
+        stream.append(stored)
+        for listener in list(self._listeners):
+            listener()
+        return stored.id
+
+    def events(self, job_id: str, *, after: str = "0", limit: int = 100) -> Sequence[Event]:
+        start = parse_event_id(after)
+        with self._open():
+            return [e for e in self._events.get(job_id, ()) if parse_event_id(e.id) > start][:limit]
+
+    def listen(self, listener: Callable[[], object]) -> Callable[[], None]:
+        """Call ``listener`` after each new event, in the writer's thread. Returns what ends that."""
+        with self._lock:
+            self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    # --- freezing
+
+    def put_freeze(self, job_id: str, fence: int, status: dict[str, Any]) -> None:
+        with self._open():
+            self._fenced(job_id, fence)
+            self._freeze[job_id] = dumps(status)
+
+    def get_freeze(self, job_id: str) -> dict[str, Any] | None:
+        with self._open():
+            text = self._freeze.get(job_id)
+            return None if text is None else dict(json.loads(text))
+
+    def append_decision(self, job_id: str, fence: int, decision: dict[str, Any]) -> int:
+        decision_step(decision)
+        with self._open():
+            self._fenced(job_id, fence)
+            self._decisions[job_id].append(dumps({**decision, "fence": fence}))
+            return len(self._decisions[job_id])
+
+    def decisions(self, job_id: str, *, after: int = 0, limit: int = 100) -> Sequence[dict[str, Any]]:
+        with self._open():
+            gone = self._superseded.get(job_id, set())
+            texts = self._decisions.get(job_id, [])[after : after + limit]
+            return [{**json.loads(t), "seq": s, "superseded": s in gone} for s, t in enumerate(texts, after + 1)]
+
+    def supersede_decisions(self, job_id: str, fence: int, *, after_step: int) -> int:
+        with self._open():
+            self._fenced(job_id, fence)
+            texts = self._decisions.get(job_id, [])
+            later = {s for s, text in enumerate(texts, 1) if json.loads(text)["step"] > after_step}
+            fresh = later - self._superseded[job_id]
+            self._superseded[job_id] |= fresh
+            return len(fresh)
+
+    # --- workers and locks
+
+    def put_worker(self, worker: WorkerInfo, ttl_seconds: float) -> None:
+        with self._open():
+            self._workers[worker.id] = (worker, self._clock() + ttl_seconds)
+
+    def remove_worker(self, worker_id: str) -> None:
+        with self._open():
+            self._workers.pop(worker_id, None)
+
+    def workers(self) -> Sequence[WorkerInfo]:
+        with self._open():
+            now = self._clock()
+            return [worker for _, (worker, expires) in sorted(self._workers.items()) if expires > now]
+
+    def try_lock(self, name: str, holder: str, ttl_seconds: float) -> bool:
+        with self._open():
+            owner, expires = self._locks.get(name, ("", 0.0))
+            if owner != holder and expires > self._clock():
+                return False
+            self._locks[name] = (holder, self._clock() + ttl_seconds)
+            return True
+
+    def close(self) -> None:
+        """Nothing to close; here for the port's sake."""
+
+
+def matches(
+    record: JobRecord, *, status: Collection[str] = (), name: str | None = None, metadata: dict[str, str] | None = None
+) -> bool:
+    """Whether a record passes the filters of a listing."""
+    return (
+        (not status or record.status in status)
+        and (name is None or record.spec.name == name)
+        and all(record.spec.metadata.get(key) == value for key, value in (metadata or {}).items())
+    )
+
+
+class AsyncMemoryJobStore:
+    """:class:`workers.jobs.ports.AsyncJobStore` over a :class:`MemoryJobStore`, whose calls never block for long."""
+
+    def __init__(self, store: MemoryJobStore | None = None) -> None:
+        self.sync = store or MemoryJobStore()
+
+    async def now(self) -> float:
+        return self.sync.now()
+
+    async def ping(self) -> None:
+        self.sync.ping()
+
+    async def create(self, record: JobRecord, *, idempotency: tuple[str, str] | None = None) -> tuple[JobRecord, bool]:
+        return self.sync.create(record, idempotency=idempotency)
+
+    async def get(self, job_id: str) -> JobRecord:
+        return self.sync.get(job_id)
+
+    async def list(
+        self,
+        *,
+        limit: int,
+        after: str | None = None,
+        newest_first: bool = True,
+        status: Collection[str] = (),
+        name: str | None = None,
+        metadata: dict[str, str] | None = None,
+    ) -> tuple[Sequence[JobRecord], bool]:
+        return self.sync.list(
+            limit=limit, after=after, newest_first=newest_first, status=status, name=name, metadata=metadata
+        )
+
+    async def update(self, job_id: str, decide: Decide) -> JobRecord:
+        return self.sync.update(job_id, decide)
+
+    async def queued(self, limit: int = 100) -> Sequence[JobRecord]:
+        return self.sync.queued(limit)
+
+    async def active(self) -> Sequence[JobRecord]:
+        return self.sync.active()
+
+    async def counts(self) -> dict[str, int]:
+        return self.sync.counts()
+
+    async def append_event(self, job_id: str, event: Event, *, fence: int | None = None) -> str:
+        return self.sync.append_event(job_id, event, fence=fence)
+
+    async def events(self, job_id: str, *, after: str = "0", limit: int = 100) -> Sequence[Event]:
+        return self.sync.events(job_id, after=after, limit=limit)
+
+    async def wait_events(self, cursors: Mapping[str, str], block_ms: int) -> dict[str, Sequence[Event]]:
+        loop, news = asyncio.get_running_loop(), asyncio.Event()
+        end = self.sync.listen(lambda: loop.call_soon_threadsafe(news.set))
+        deadline = loop.time() + block_ms / 1000
+        try:
+            while True:
+                news.clear()
+                found = {job: self.sync.events(job, after=after) for job, after in cursors.items()}
+                found = {job: events for job, events in found.items() if events}
+                if found or loop.time() >= deadline:
+                    return found
+                try:
+                    await asyncio.wait_for(news.wait(), deadline - loop.time())
+                except TimeoutError:
+                    return {}
+        finally:
+            end()
+
+    async def put_freeze(self, job_id: str, fence: int, status: dict[str, Any]) -> None:
+        self.sync.put_freeze(job_id, fence, status)
+
+    async def get_freeze(self, job_id: str) -> dict[str, Any] | None:
+        return self.sync.get_freeze(job_id)
+
+    async def append_decision(self, job_id: str, fence: int, decision: dict[str, Any]) -> int:
+        return self.sync.append_decision(job_id, fence, decision)
+
+    async def decisions(self, job_id: str, *, after: int = 0, limit: int = 100) -> Sequence[dict[str, Any]]:
+        return self.sync.decisions(job_id, after=after, limit=limit)
+
+    async def supersede_decisions(self, job_id: str, fence: int, *, after_step: int) -> int:
+        return self.sync.supersede_decisions(job_id, fence, after_step=after_step)
+
+    async def put_worker(self, worker: WorkerInfo, ttl_seconds: float) -> None:
+        self.sync.put_worker(worker, ttl_seconds)
+
+    async def remove_worker(self, worker_id: str) -> None:
+        self.sync.remove_worker(worker_id)
+
+    async def workers(self) -> Sequence[WorkerInfo]:
+        return self.sync.workers()
+
+    async def try_lock(self, name: str, holder: str, ttl_seconds: float) -> bool:
+        return self.sync.try_lock(name, holder, ttl_seconds)
+
+    async def close(self) -> None:
+        self.sync.close()
+
+
+class MemoryWakeUp:
+    """:class:`workers.jobs.ports.WakeUp` that counts."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._lock = threading.Lock()
+
+    def wake(self) -> None:
+        with self._lock:
+            self.count += 1
