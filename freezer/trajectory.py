@@ -1,0 +1,93 @@
+"""Fixed-index sampling of weights: layer tailoring (SmartFRZ), with indices that stay the same for the whole run."""
+
+from __future__ import annotations
+
+import array
+import ctypes
+import hashlib
+import sys
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from freezer.errors import UnitError
+from freezer.units import Unit, clean_name
+
+
+def seed_of(names: Iterable[str], seed: int) -> int:
+    """A 63-bit seed from parameter names, so that the same unit is sampled alike in every process and run."""
+    digest = hashlib.sha256(f"{seed}\0{chr(0).join(names)}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def indices_of(total: int, samples: int, seed: int) -> Tensor:
+    """``samples`` sorted flat indices below ``total``; int64. A small unit is tiled, a large one drawn at random.
+
+    Drawing is with replacement: a permutation of a large embedding would cost more memory than the snapshot is worth.
+    """
+    if total <= samples:
+        return (torch.arange(samples) % total).sort().values
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(total, (samples,), generator=generator).sort().values
+
+
+class Sampler:
+    """Samples the same weights of every unit at every snapshot.
+
+    The weight matrices of a unit (two or more dimensions) are sampled as one flat vector; a unit without any is
+    sampled over all its parameters.
+    """
+
+    def __init__(self, units: Sequence[Unit], model: nn.Module, samples: int, seed: int) -> None:
+        parameters = {clean_name(name): p for name, p in model.named_parameters(remove_duplicate=False)}
+        self.samples = samples
+        self._plan: dict[str, list[tuple[nn.Parameter, Tensor]]] = {}
+        for unit in units:
+            for name in unit.params:
+                if name not in parameters:
+                    raise UnitError(f"unit {unit.name!r} names parameter {name!r}, which the model does not have")
+            owned = [(name, parameters[name]) for name in unit.params]
+            chosen = [(n, p) for n, p in owned if p.dim() >= 2 and p.numel()] or [(n, p) for n, p in owned if p.numel()]
+            if not chosen:
+                continue
+            flat = indices_of(sum(p.numel() for _, p in chosen), samples, seed_of([n for n, _ in chosen], seed))
+            pieces, start = [], 0
+            for _, p in chosen:
+                inside = flat[(flat >= start) & (flat < start + p.numel())] - start
+                if len(inside):
+                    pieces.append((p, inside.to(p.device)))
+                start += p.numel()
+            self._plan[unit.name] = pieces
+
+    @torch.no_grad()
+    def sample(self, names: Iterable[str]) -> dict[str, bytes]:
+        """One snapshot: for each unit ``samples`` float32 values, little-endian. One transfer for all units.
+
+        Raises:
+            UnitError: a name that is no sampled unit.
+        """
+        names = list(names)
+        gathered: list[Tensor] = []
+        for name in names:
+            if name not in self._plan:
+                raise UnitError(f"no unit {name!r} to sample")
+            # take() indexes the flattened tensor without copying it first
+            gathered.extend(torch.take(p.detach(), index).float() for p, index in self._plan[name])
+        if not gathered:
+            return {}
+        device = gathered[0].device
+        block = torch.cat([piece.to(device) for piece in gathered]).cpu()
+        data = _little_endian(block)
+        size = 4 * self.samples
+        return {name: data[i * size : (i + 1) * size] for i, name in enumerate(names)}
+
+
+def _little_endian(values: Tensor) -> bytes:
+    """Bytes of a contiguous float32 CPU tensor, without numpy."""
+    data = ctypes.string_at(values.data_ptr(), values.numel() * 4)
+    if sys.byteorder == "big":
+        swapped = array.array("f", data)
+        swapped.byteswap()
+        return swapped.tobytes()
+    return data
