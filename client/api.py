@@ -1,0 +1,190 @@
+"""The HTTP clients: :class:`Client` blocks, :class:`AsyncClient` awaits. Same names, same answers.
+
+Answers are the service's JSON documents as ``dict``; errors are those of :mod:`client.errors`. Creations carry an
+``Idempotency-Key``, and 503 or a lost connection is repeated within the bounds of :class:`client.requests.RetryPolicy`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+
+from client import requests
+from client.aio import AsyncClient
+from client.base import Base
+from client.config import find_connection
+from client.errors import from_response
+from client.flows import Flow, Json, Reply, Send, Sleep, call_json, wait_for_end
+from client.requests import Request, RetryPolicy
+from client.sse import Event, SseParser, to_event
+from client.stream import Reconnect
+
+__all__ = ["AsyncClient", "Client"]
+
+T = TypeVar("T")
+
+
+class Client(Base):
+    """Blocking client.
+
+    Without arguments it finds URL and key as the command line does; see :func:`client.config.find_connection`.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        key: str | None = None,
+        *,
+        home: Path | None = None,
+        timeout: float = 10.0,
+        policy: RetryPolicy | None = None,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        super().__init__(find_connection(url=url, key=key, home=home), policy or RetryPolicy(), timeout)
+        self._http = httpx.Client(**self._options(), transport=transport)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def _run(self, flow: Flow[T]) -> T:
+        answer: Reply | None = None
+        try:
+            while True:
+                step = flow.send(answer)
+                answer = None
+                if isinstance(step, Sleep):
+                    time.sleep(step.seconds)
+                else:
+                    answer = self._send(step)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    def _send(self, step: Send) -> Reply | None:
+        try:
+            response = self._http.request(**self._arguments(step.request))
+        except httpx.TransportError:
+            return None
+        return Reply(response.status_code, response.headers, response.content)
+
+    def request(self, request: Request) -> Json:
+        """Send any request of :mod:`client.requests`."""
+        return self._run(call_json(request, self.policy))
+
+    def submit(
+        self, spec: Mapping[str, Any], *, idempotency_key: str | None = None, validate_only: bool = False
+    ) -> Json:
+        """Create a job from a spec (see ``workers.jobs.spec.JobSpec``) and return it."""
+        return self.request(requests.submit(spec, idempotency_key, validate_only))
+
+    def get(self, job_id: str) -> Json:
+        return self.request(requests.get(job_id))
+
+    def list(
+        self,
+        *,
+        limit: int = 20,
+        after: str | None = None,
+        order: str = "desc",
+        status: Sequence[str] = (),
+        name: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> Json:
+        """One page: ``{"data": [...], "last_id", "has_more"}``; go on with ``after=last_id``."""
+        return self.request(requests.list_jobs(limit, after, order, status, name, metadata))
+
+    def cancel(self, job_id: str) -> Json:
+        return self.request(requests.cancel(job_id))
+
+    def freeze(self, job_id: str) -> Json:
+        """What is frozen, what it saved, when the next stage is."""
+        return self.request(requests.below(job_id, "freeze"))
+
+    def history(self, job_id: str, *, limit: int = 100, after: int | str | None = None) -> Json:
+        """Freezing decisions, oldest first, one page."""
+        return self.request(requests.below(job_id, "freeze", "history", limit=limit, after=after))
+
+    def trajectory(self, job_id: str, unit: str) -> Json:
+        """The recorded window of one unit."""
+        return self.request(requests.below(job_id, "layers", unit, "trajectory"))
+
+    def metrics(self, job_id: str, *, max_points: int | None = None) -> Json:
+        return self.request(requests.below(job_id, "metrics", max_points=max_points))
+
+    def logs(self, job_id: str, *, rank: int = 0, tail: int | None = None, after: int | None = None) -> Json:
+        """Log text of one rank: the last ``tail`` lines, or everything after a byte offset."""
+        return self.request(requests.below(job_id, "logs", rank=rank, tail=tail, after=after))
+
+    def artifacts(self, job_id: str) -> Json:
+        return self.request(requests.below(job_id, "artifacts"))
+
+    def workers(self) -> Json:
+        return self.request(Request(method="GET", path="/v1/workers"))
+
+    def catalog(self, kind: str) -> Json:
+        """``models``, ``datasets`` or ``policies``, each with the JSON Schema of its options."""
+        return self.request(Request(method="GET", path=f"/v1/{kind}"))
+
+    def ready(self) -> Json:
+        return self.request(Request(method="GET", path="/readyz"))
+
+    def wait(
+        self, job_id: str, *, timeout: float | None = None, on_update: Callable[[Json], None] | None = None
+    ) -> Json:
+        """Block until the job is terminal. Raises WaitTimeout; the job is left alone."""
+        return self._run(wait_for_end(job_id, self.policy, timeout=timeout, on_update=on_update))
+
+    def download(self, job_id: str, path: str, target: Path) -> Path:
+        """Write one artifact to ``target``; it appears whole or not at all."""
+        partial = target.with_name(f".{target.name}.part")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with self._http.stream(**self._arguments(requests.artifact(job_id, path))) as response:
+                if response.status_code >= 400:
+                    raise from_response(response.status_code, response.headers, response.read())
+                with open(partial, "wb") as stream:
+                    for chunk in response.iter_bytes():
+                        stream.write(chunk)
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+        return target
+
+    def event_page(self, job_id: str, *, after: str | None = None, limit: int = 100) -> Json:
+        """One page of the JSON list."""
+        return self.request(requests.below(job_id, "events", after=after, limit=limit))
+
+    def events(self, job_id: str, *, after: str | None = None) -> Iterator[Event]:
+        """Replay, then live, until the job has ended; reconnects with ``Last-Event-ID``, nothing twice, nothing lost.
+
+        Raises:
+            Unreachable: the connection could not be had again.
+        """
+        state = Reconnect(job_id, after, self.policy)
+        while state.going_on():
+            try:
+                with self._http.stream(**self._arguments(state.request())) as response:
+                    body = response.read() if response.status_code >= 400 else b""
+                    live = state.opened(Reply(response.status_code, response.headers, body))
+                    parser = SseParser()
+                    for chunk in response.iter_bytes():
+                        for message in parser.feed(chunk) if live else ():
+                            if state.accept(message):
+                                yield to_event(message)
+                        if not state.going_on():
+                            break
+            except httpx.TransportError as error:
+                state.broke(error)
+            if state.going_on():
+                time.sleep(state.pause())

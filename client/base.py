@@ -1,0 +1,33 @@
+"""What both HTTP clients share: where the service is, with which key, how patiently."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+
+from client.config import Connection
+from client.requests import Request, RetryPolicy
+
+USER_AGENT = "smartfrz-client"
+
+
+class Base:
+    """Connection, bounds of repeating, and the arguments that httpx wants."""
+
+    def __init__(self, connection: Connection, policy: RetryPolicy, timeout: float) -> None:
+        self.connection, self.policy, self.timeout = connection, policy, timeout
+
+    def _options(self) -> dict[str, Any]:
+        headers = {"Authorization": f"Bearer {self.connection.key}", "User-Agent": USER_AGENT}
+        return {"base_url": self.connection.url, "headers": headers, "timeout": self.timeout}
+
+    def _arguments(self, request: Request) -> dict[str, Any]:
+        return {
+            "method": request.method,
+            "url": request.path,
+            "params": request.params,
+            "json": request.json,
+            "headers": request.headers,
+            "timeout": httpx.Timeout(self.timeout, read=self.timeout + request.patience),
+        }
