@@ -34,6 +34,10 @@ class Settings(BaseSettings):
     stop_grace_seconds: float = Field(60.0, gt=0, description="From an order to stop until TERM.")
     kill_grace_seconds: float = Field(10.0, gt=0, description="From TERM until KILL.")
     collective_timeout_seconds: float = Field(600.0, gt=0)
+    stall_seconds: float = Field(900.0, gt=0, description="A job without progress for so long is marked stalled.")
+    wake_seconds: float = Field(30.0, gt=0, description="An idle worker looks for work this often, message or not.")
+    worker_processes: int = Field(2, ge=1, description="DDP ranks that this worker runs at once on the CPU.")
+    rank_module: str = Field("workers.training.main", description="Entry of the ranks; tests put a stand-in here.")
 
     @model_validator(mode="after")
     def _urls_from_hosts(self) -> Self:

@@ -185,3 +185,11 @@ def explain_queue(record: JobRecord, now: float, *, reason: str | None) -> Chang
     if record.status != "queued" or record.queue_reason == reason:
         return None
     return Change(record.model_copy(update={"queue_reason": reason, "updated_at": now}))
+
+
+def mark_stalled(record: JobRecord, now: float, *, stalled: bool) -> Change | None:
+    """Say that a running job makes no progress, or that it goes on again. ``None`` when that is known."""
+    if record.status not in LEASED or record.stalled == stalled:
+        return None
+    event = Event(type="job.stalled" if stalled else "job.moving", at=now, data={"attempt": record.attempt})
+    return Change(record.model_copy(update={"stalled": stalled, "updated_at": now}), (event,))
