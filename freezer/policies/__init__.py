@@ -1,0 +1,57 @@
+"""Freezing policies: :func:`make` builds the one that the settings name. Nothing heavy is loaded before that.
+
+Other distributions add policies by an entry point in the group ``smartfrz.policies``: a callable that takes the
+:class:`~freezer.config.FreezeConfig`, checks ``options`` itself, and returns a policy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
+
+from freezer.config import POLICIES, FreezeConfig, check_options
+from freezer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from freezer.policies.base import Policy
+
+GROUP = "smartfrz.policies"
+
+_BUILT_IN = {
+    "smartfrz": "freezer.policies.learned:from_config",
+    "smartfrz-paper": "freezer.policies.learned:from_config",
+    "progress-only": "freezer.policies.learned:from_config",
+    "static": "freezer.policies.static:StaticPolicy",
+    "linear": "freezer.policies.linear:LinearPolicy",
+    "none": "freezer.policies.controls:NonePolicy",
+    "random": "freezer.policies.controls:RandomPolicy",
+}
+
+
+def make(config: FreezeConfig) -> Policy:
+    """The policy that ``config.policy`` names.
+
+    Raises:
+        ConfigError: no policy of that name, or options it does not take; with a pointer.
+        PredictorError: predictor weights that are missing, damaged or made for other features.
+    """
+    if config.policy in _BUILT_IN:
+        check_options(config)
+        module, _, name = _BUILT_IN[config.policy].partition(":")
+        policy: Policy = getattr(importlib.import_module(module), name)(config)
+        return policy
+    found = _registered().get(config.policy)
+    if found is None:
+        raise ConfigError(f"unknown policy {config.policy!r}; known: {', '.join(available())}", "/policy")
+    policy = found.load()(config)
+    return policy
+
+
+def available() -> list[str]:
+    """Names of the built-in policies, then of the registered ones."""
+    return [*POLICIES, *sorted(set(_registered()) - set(POLICIES))]
+
+
+def _registered() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=GROUP)}

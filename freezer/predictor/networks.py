@@ -1,0 +1,173 @@
+"""Three predictors behind one interface: windows in, one logit each out, and a calibrated probability.
+
+``smartfrz``: attention over time on scale-free tokens. ``smartfrz-paper``: the architecture of Li et al. (ICLR 2023) as
+re-implemented in the public repository Ktuzinowski/MambaFRZ, on raw weights. ``progress-only``: the control.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from freezer.errors import PredictorError
+from freezer.predictor import features
+from freezer.predictor.features import Window
+
+PAPER_WINDOW, PAPER_SAMPLES = 30, 1024
+
+
+class Predictor(nn.Module):
+    """Base: what is stored beside the weights, and the calibration (Platt: ``sigmoid(scale * logit + shift)``)."""
+
+    architecture: ClassVar[str]
+    platt: Tensor
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("platt", torch.tensor([1.0, 0.0]))
+
+    def prepare(self, windows: Sequence[Window]) -> tuple[Tensor, ...]:
+        """The inputs of :meth:`forward` for a batch of windows.
+
+        Raises:
+            PredictorError: a window that this architecture cannot read.
+        """
+        raise NotImplementedError
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Raw logits, float32 ``(B,)``."""
+        raise NotImplementedError
+
+    def calibrated(self, logits: Tensor) -> Tensor:
+        """Probabilities of raw logits, float32 ``(B,)``."""
+        return torch.sigmoid(logits * self.platt[0] + self.platt[1])
+
+    @torch.inference_mode()
+    def probabilities(self, windows: Sequence[Window]) -> list[float]:
+        """Calibrated probability of having converged, one per window. Touches no global state."""
+        if not windows:
+            return []
+        return [float(p) for p in self.calibrated(self(*self.prepare(windows)))]
+
+
+class AttentionPredictor(Predictor):
+    """Multi-head attention over time: the newest token asks, all tokens of the window answer.
+
+    Config: ``width``, ``heads``, ``dropout``, ``context`` (bool: progress, depth, learning rate and span are read too).
+    """
+
+    architecture = "smartfrz"
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(config)
+        width, heads, dropout = int(config["width"]), int(config["heads"]), float(config["dropout"])
+        if width % heads:
+            raise PredictorError(f"width {width} is not a multiple of {heads} heads")
+        self.heads, self.use_context = heads, bool(config["context"])
+        extra = features.CONTEXT if self.use_context else 0
+        # Standardisation of the inputs, fitted on the training windows: tokens first, then the context.
+        self.register_buffer("mean", torch.zeros(features.TOKENS + features.CONTEXT))
+        self.register_buffer("spread", torch.ones(features.TOKENS + features.CONTEXT))
+        self.embed = nn.Sequential(
+            nn.Linear(features.TOKENS, width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(width, width),
+            nn.LayerNorm(width),
+        )
+        self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
+        self.head = nn.Sequential(
+            nn.Linear(2 * width + extra, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, 1)
+        )
+
+    def fit_scale(self, tokens: Tensor, mask: Tensor, contexts: Tensor) -> None:
+        """Set the standardisation from training windows; shapes as :func:`freezer.predictor.features.batch`."""
+        rows = tokens[mask]
+        self.mean.copy_(torch.cat([rows.mean(0), contexts.mean(0)]))
+        self.spread.copy_(torch.cat([rows.std(0), contexts.std(0)]).clamp_min(1e-3))
+
+    def prepare(self, windows: Sequence[Window]) -> tuple[Tensor, ...]:
+        return features.batch(windows)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        tokens, mask, contexts = inputs
+        cut = features.TOKENS
+        # Clamped: one unit with an odd scale must not leave the range seen in training.
+        x = self.embed(((tokens - self.mean[:cut]) / self.spread[:cut]).clamp(-5, 5))
+        size, length, width = x.shape
+        each = width // self.heads
+        query = self.query(x[:, -1]).view(size, self.heads, 1, each)
+        key = self.key(x).view(size, length, self.heads, each).transpose(1, 2)
+        value = self.value(x).view(size, length, self.heads, each).transpose(1, 2)
+        scores = (query * key).sum(-1) / math.sqrt(each)
+        attention = scores.masked_fill(~mask[:, None, :], -torch.inf).softmax(-1)
+        pooled = (attention[..., None] * value).sum(2).reshape(size, width)
+        parts = [pooled, x[:, -1]]
+        if self.use_context:
+            parts.append(((contexts - self.mean[cut:]) / self.spread[cut:]).clamp(-5, 5))
+        return self.head(torch.cat(parts, 1)).squeeze(1)  # type: ignore[no-any-return]
+
+
+class PaperPredictor(Predictor):
+    """1,037,122 parameters: three MLPs 1024-256-256-64 for key, query and value; the newest snapshot asks the 29 before
+    it by an unscaled dot product; head 64-32-32-2. The logit is the difference of the two outputs."""
+
+    architecture = "smartfrz-paper"
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(config)
+        self.query, self.key, self.value = (_mlp(PAPER_SAMPLES, 256, 256, 64) for _ in range(3))
+        self.head = _mlp(64, 32, 32, 2)
+
+    def prepare(self, windows: Sequence[Window]) -> tuple[Tensor, ...]:
+        for window in windows:
+            if tuple(window.values.shape) != (PAPER_WINDOW, PAPER_SAMPLES):
+                shape = " x ".join(str(size) for size in window.values.shape)
+                raise PredictorError(f"the paper's predictor reads windows of 30 x 1024, not {shape}")
+        return (torch.stack([window.values.to(torch.float32) for window in windows]),)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        (values,) = inputs
+        query, key, value = self.query(values[:, -1:]), self.key(values[:, :-1]), self.value(values[:, :-1])
+        # Summed over the features only: summing over the batch too would tie the windows of a batch together.
+        attention = (query * key).sum(-1).softmax(-1)
+        outputs = self.head((attention[..., None] * value).sum(1))
+        return outputs[:, 1] - outputs[:, 0]  # type: ignore[no-any-return]
+
+
+class ProgressPredictor(Predictor):
+    """The control: a logistic model that sees progress and depth, and nothing of the weights."""
+
+    architecture = "progress-only"
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(config)
+        self.linear = nn.Linear(5, 1)
+
+    def prepare(self, windows: Sequence[Window]) -> tuple[Tensor, ...]:
+        return (torch.tensor([[window.progress, window.depth] for window in windows]),)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        progress, depth = inputs[0].unbind(1)
+        terms = torch.stack([progress, depth, progress * depth, progress.square(), depth.square()], 1)
+        return self.linear(terms).squeeze(1)  # type: ignore[no-any-return]
+
+
+ARCHITECTURES: dict[str, type[Predictor]] = {
+    kind.architecture: kind for kind in (AttentionPredictor, PaperPredictor, ProgressPredictor)
+}
+
+
+def _mlp(*sizes: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for index, (before, after) in enumerate(itertools.pairwise(sizes)):
+        layers += [nn.Linear(before, after), *([nn.ReLU()] if index < len(sizes) - 2 else [])]
+    return nn.Sequential(*layers)
