@@ -1,0 +1,137 @@
+"""Puts right what crashed workers and lost messages leave behind: expired leases, jobs that wait without a word,
+lost wake-ups, stalled jobs. One reaper at a time, by a lock with a TTL; it runs as a thread in the API's lifespan.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from workers.jobs import state
+from workers.jobs.errors import JobNotFound, StoreUnavailable
+from workers.jobs.ports import Decide, JobStore, WakeUp
+from workers.jobs.record import JobRecord, WorkerInfo
+from workers.placement import fits, why_waiting
+from workers.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What a job's progress looked like, and since when (monotonic seconds)."""
+
+    attempt: int
+    progress: str
+    since: float
+
+
+def mark(record: JobRecord, before: Mark | None, at: float) -> Mark:
+    """The mark of now: the earlier one while neither the attempt nor the progress has changed."""
+    progress = record.progress.model_copy(update={"eta_seconds": None}).model_dump_json()
+    if before is not None and (before.attempt, before.progress) == (record.fence, progress):
+        return before
+    return Mark(record.fence, progress, at)
+
+
+def should_wake(queued: Sequence[JobRecord], workers: Sequence[WorkerInfo]) -> bool:
+    """Whether an idle worker could take one of these jobs: its message may have been lost."""
+    idle = [worker for worker in workers if worker.state == "idle"]
+    return any(fits(record, worker) for record in queued for worker in idle)
+
+
+class Reaper:
+    """Args:
+    store: the truth about jobs.
+    wakeup: sends a wake-up.
+    settings: lease, pauses.
+    monotonic: clock of this process, for waiting times only; expiry is judged by the store's clock.
+    """
+
+    LOCK = "reaper"
+
+    def __init__(
+        self, store: JobStore, wakeup: WakeUp, settings: Settings, *, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._store, self._wakeup, self._settings, self._monotonic = store, wakeup, settings, monotonic
+        self._holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._judge_from: float | None = None
+        self._marks: dict[str, Mark] = {}
+
+    def tick(self) -> None:
+        """One look. Raises StoreUnavailable.
+
+        No lease is judged before one lease TTL has passed since the first look, or since the store was away: the
+        workers could not renew either, and need a chance to.
+        """
+        try:
+            self._tick()
+        except StoreUnavailable:
+            self._judge_from = None
+            raise
+
+    def _tick(self) -> None:
+        if not self._store.try_lock(self.LOCK, self._holder, 3 * self._settings.reap_seconds):
+            self._judge_from = None  # when the lock comes to us, we look for the first time
+            return
+        at = self._monotonic()
+        if self._judge_from is None:
+            self._judge_from = at + self._settings.lease_seconds
+        active = self._store.active()
+        self._watch(active, at)
+        if at >= self._judge_from:
+            for record in active:
+                if record.lease_expires_at is not None and record.lease_expires_at <= self._store.now():
+                    logger.warning("job %s: the lease of %s has expired", record.id, record.owner)
+                    self._update(record.id, state.reap)
+        self._explain()
+
+    def _watch(self, active: Sequence[JobRecord], at: float) -> None:
+        self._marks = {record.id: mark(record, self._marks.get(record.id), at) for record in active}
+        for record in active:
+            stalled = at - self._marks[record.id].since >= self._settings.stall_seconds
+            if stalled != record.stalled:
+                self._update(record.id, _stalled(stalled))
+
+    def _explain(self) -> None:
+        queued = self._store.queued()
+        if not queued:
+            return
+        workers = self._store.workers()
+        for record in queued:
+            reason = why_waiting(record, workers)
+            if reason != record.queue_reason:
+                self._update(record.id, _explained(reason))
+        if should_wake(queued, workers):
+            self._wakeup.wake()
+
+    def _update(self, job_id: str, decide: Decide) -> None:
+        try:
+            self._store.update(job_id, decide)
+        except JobNotFound:
+            logger.info("job %s was deleted meanwhile", job_id)
+
+    def run_forever(self, stop: threading.Event) -> None:
+        """Tick every ``reap_seconds`` until ``stop``; no failure ends it."""
+        while not stop.is_set():
+            try:
+                self.tick()
+            except StoreUnavailable as error:
+                logger.warning("the store does not answer: %s", error)
+            except Exception:  # a thread that ends unseen would leave every later crash unnoticed
+                logger.exception("the reaper failed in this round; it goes on")
+            stop.wait(self._settings.reap_seconds)
+
+
+def _stalled(stalled: bool) -> Decide:
+    return lambda record, now: state.mark_stalled(record, now, stalled=stalled)
+
+
+def _explained(reason: str | None) -> Decide:
+    return lambda record, now: state.explain_queue(record, now, reason=reason)

@@ -1,0 +1,315 @@
+"""Claim a job that fits this worker, run one attempt of it under a guardian, write down how it ended; again until
+nothing is left. On ports: a :class:`JobStore` and the file system; no Celery, no torch.
+
+The runner trains nothing and may die at any moment: the guardian then takes the ranks down, the lease runs out, and
+the reaper queues the job again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from workers.devices import DevicePool, Lease
+from workers.guardian import Orders
+from workers.jobs import state
+from workers.jobs.errors import JobNotFound, StaleFence, StoreUnavailable
+from workers.jobs.layout import AttemptFiles, AttemptSpec, Control, JobFiles, Result, write_atomic
+from workers.jobs.ports import Change, JobStore
+from workers.jobs.record import JobRecord, WorkerInfo
+from workers.judgement import Evidence, Order, Outcome, judge
+from workers.placement import choose, device_of
+from workers.settings import Settings
+from workers.shared import Board
+
+logger = logging.getLogger(__name__)
+
+LOG_TAIL_BYTES = 16_384
+_RANK: dict[Order | None, int] = {None: 0, "drain": 1, "pause": 2, "max_duration": 3, "cancel": 4}
+
+
+def stronger(current: Order | None, new: Order | None) -> Order | None:
+    """The order that holds when both were given: cancel before max_duration, pause, drain."""
+    return new if _RANK[new] > _RANK[current] else current
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """One attempt in flight."""
+
+    record: JobRecord
+    files: AttemptFiles
+    guardian: subprocess.Popen[bytes]
+    started: float
+    order: Order | None = None
+    term_at: float | None = None
+    renew_at: float = 0.0
+    look_at: float = 0.0
+    oom_kills: int = field(default_factory=lambda: oom_kills())
+
+
+class Runner:
+    """Args:
+    store: the truth about jobs.
+    worker: what this worker is and offers.
+    pool: its devices.
+    settings: lease, graces, home.
+    board: flags shared with the worker's main process.
+    environ: environment of the ranks.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        worker: WorkerInfo,
+        pool: DevicePool,
+        settings: Settings,
+        *,
+        board: Board | None = None,
+        environ: Mapping[str, str] | None = None,
+        rank_module: str | None = None,
+    ) -> None:
+        self._store, self._worker, self._pool, self._settings = store, worker, pool, settings
+        self._board = board or Board()
+        self._environ = dict(os.environ if environ is None else environ)
+        self._rank_module = rank_module or settings.rank_module
+        self._home = settings.home.resolve()
+
+    def work(self) -> int:
+        """Run jobs until none is left that fits; returns how many were run. Raises StoreUnavailable while idle."""
+        done = 0
+        while not self._board.draining:
+            claimed = self._claim()
+            if claimed is None:
+                break
+            record, lease = claimed
+            self._board.job_id = record.id
+            try:
+                with lease:
+                    self._run(record, lease)
+            finally:
+                self._board.job_id = None
+            done += 1
+        return done
+
+    def _claim(self) -> tuple[JobRecord, Lease] | None:
+        queued = list(self._store.queued())
+        while (record := choose(queued, self._worker)) is not None:
+            queued.remove(record)
+            resources = record.spec.resources
+            device = device_of(resources, self._worker)
+            lease = self._pool.acquire(device, resources.processes_per_worker) if device is not None else None
+            if lease is None:
+                continue
+            claimed = self._try_claim(record.id)
+            if claimed is not None:
+                return claimed, lease
+            lease.release()
+        return None
+
+    def _try_claim(self, job_id: str) -> JobRecord | None:
+        mine = False
+
+        def decide(record: JobRecord, now: float) -> Change | None:
+            nonlocal mine
+            change = state.claim(record, now, owner=self._worker.id, lease_seconds=self._settings.lease_seconds)
+            mine = change is not None
+            return change
+
+        try:
+            record = self._store.update(job_id, decide)
+        except JobNotFound:
+            return None
+        return record if mine else None
+
+    def _run(self, record: JobRecord, lease: Lease) -> None:
+        logger.info("job %s: attempt %d on %s", record.id, record.attempt, lease.uuids or lease.device)
+        attempt = self._start(record, lease)
+        assert attempt.guardian.stdin is not None
+        try:
+            while attempt.guardian.poll() is None:
+                self._tend(attempt)
+                time.sleep(0.05)
+        except (StaleFence, JobNotFound) as error:
+            logger.warning("job %s: ending its ranks: %s", record.id, error)
+            self._tell(attempt, b"K")
+            attempt.guardian.wait()
+            return
+        finally:
+            attempt.guardian.stdin.close()  # end of file: whatever is left comes down
+            attempt.guardian.wait()
+        outcome = judge(self._evidence(attempt), max_duration_seconds=record.spec.max_duration_seconds)
+        logger.info("job %s: %s %s", record.id, outcome.kind, outcome.status if outcome.kind == "finish" else "")
+        self._write_down(record, outcome, attempt.guardian.returncode)
+
+    def _start(self, record: JobRecord, lease: Lease) -> _Attempt:
+        settings, processes = self._settings, record.spec.resources.processes_per_worker
+        job = JobFiles(self._home, record.id)
+        files = job.attempt(record.fence)
+        threads = max(1, (os.cpu_count() or 1) // processes)
+        spec = AttemptSpec(
+            job_id=record.id,
+            fence=record.fence,
+            attempt=record.attempt,
+            spec=record.spec,
+            home=str(self._home),
+            worker_id=self._worker.id,
+            device=lease.device,
+            threads_per_rank=threads,
+        )
+        write_atomic(files.spec, spec.model_dump_json(indent=1))
+        files.logs.mkdir(parents=True, exist_ok=True)
+        orders = Orders(
+            attempt_root=files.root,
+            lock=job.root / ".lock",
+            lock_wait_seconds=max(60.0, 2 * settings.lease_seconds),
+            processes=processes,
+            rank_module=self._rank_module,
+            kill_grace_seconds=settings.kill_grace_seconds,
+        )
+        with open(files.logs / "guardian.log", "ab") as log:
+            guardian = subprocess.Popen(
+                [sys.executable, "-m", "workers.guardian", orders.model_dump_json()],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=self._rank_environment(threads) | lease.environment,
+                pass_fds=lease.fds,
+                start_new_session=True,
+            )
+        now = time.monotonic()
+        return _Attempt(record, files, guardian, now, renew_at=now + settings.renew_seconds, look_at=now)
+
+    def _rank_environment(self, threads: int) -> dict[str, str]:
+        settings = self._settings
+        environ = self._environ | {
+            "SMARTFRZ_HOME": str(self._home),
+            "SMARTFRZ_KEY_PREFIX": settings.key_prefix,
+            "SMARTFRZ_PACKAGES_DIR": str(settings.packages.resolve()),
+            "OMP_NUM_THREADS": str(threads),
+        }
+        if settings.redis_url is not None:
+            environ["SMARTFRZ_REDIS_URL"] = settings.redis_url
+            environ["SMARTFRZ_WINDOW_REDIS_URL"] = settings.window_redis_url or settings.redis_url
+        environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all ranks are on this host: keep them off the network
+        return environ
+
+    def _tend(self, attempt: _Attempt) -> None:
+        """Renew, look for orders, pass them on. Raises StaleFence, JobNotFound."""
+        now, settings, record = time.monotonic(), self._settings, attempt.record
+        order: Order | None = "drain" if self._board.draining else None
+        limit = record.spec.max_duration_seconds
+        if limit is not None and record.run_seconds + now - attempt.started > limit:
+            order = stronger(order, "max_duration")
+        try:
+            if now >= attempt.renew_at:
+                attempt.renew_at = now + settings.renew_seconds
+                self._store.update(record.id, self._renewal(record))
+            if now >= attempt.look_at:
+                attempt.look_at = now + min(1.0, settings.renew_seconds)
+                seen = self._store.get(record.id)
+                if seen.fence != record.fence or seen.owner != record.owner:
+                    raise StaleFence(record.id, record.fence, seen.fence)
+                order = stronger(order, seen.stop_requested)
+        except StoreUnavailable as error:  # "cannot reach" is not "failed": the flock keeps a second run out
+            logger.warning("job %s: training goes on without the store: %s", record.id, error)
+        if stronger(attempt.order, order) != attempt.order:
+            attempt.order = stronger(attempt.order, order)
+            assert attempt.order is not None
+            action = "cancel" if attempt.order == "max_duration" else attempt.order
+            write_atomic(attempt.files.control, Control(action=action).model_dump_json())
+            attempt.term_at = attempt.term_at or now + settings.stop_grace_seconds
+        if attempt.term_at is not None and now >= attempt.term_at:
+            attempt.term_at = float("inf")
+            self._tell(attempt, b"T")
+
+    def _renewal(self, record: JobRecord) -> Callable[[JobRecord, float], Change | None]:
+        return lambda seen, now: state.renew(seen, now, fence=record.fence, lease_seconds=self._settings.lease_seconds)
+
+    def _tell(self, attempt: _Attempt, order: bytes) -> None:
+        assert attempt.guardian.stdin is not None
+        try:
+            attempt.guardian.stdin.write(order)
+            attempt.guardian.stdin.flush()
+        except BrokenPipeError:
+            logger.info("job %s: the guardian has already gone", attempt.record.id)
+
+    def _evidence(self, attempt: _Attempt) -> Evidence:
+        files = attempt.files
+        result = Result.model_validate_json(files.result.read_text()) if files.result.exists() else None
+        processes = attempt.record.spec.resources.processes_per_worker
+        return Evidence(
+            result=result,
+            exit_code=attempt.guardian.returncode,
+            logs={rank: read_tail(files.log(rank)) for rank in range(processes)},
+            torchrun=read_tail(files.logs / "torchrun.log"),
+            order=attempt.order,
+            oom_kills=oom_kills() - attempt.oom_kills,
+        )
+
+    def _write_down(self, record: JobRecord, outcome: Outcome, exit_code: int) -> None:
+        """Write the outcome; wait for the store as long as it takes, but a draining worker one lease at most."""
+        give_up: float | None = None
+        while True:
+            try:
+                self._store.update(record.id, lambda seen, now: apply(seen, now, record.fence, outcome, exit_code))
+                return
+            except (StaleFence, JobNotFound) as error:
+                logger.warning("job %s: its outcome is not wanted any more: %s", record.id, error)
+                return
+            except StoreUnavailable as error:
+                if self._board.draining and give_up is None:
+                    give_up = time.monotonic() + self._settings.lease_seconds
+                if give_up is not None and time.monotonic() > give_up:
+                    logger.error("job %s: outcome lost, the store does not answer: %s", record.id, error)
+                    return
+                time.sleep(0.5)
+
+
+def apply(seen: JobRecord, now: float, fence: int, outcome: Outcome, exit_code: int) -> Change:
+    """The change that an outcome means. Raises StaleFence."""
+    message = outcome.message or ""
+    if outcome.kind == "lose":
+        return state.lose(seen, now, fence=fence, message=message)
+    if outcome.kind == "hand_back":
+        if seen.stop_requested is None:
+            return state.hand_back(seen, now, fence=fence, message=message)
+        return state.lose(seen, now, fence=fence, message=message)  # a user's order came while the worker drained
+    status = outcome.status
+    if status == "paused" and seen.stop_requested == "cancel":
+        status = "cancelled"  # cancel came after the ranks had stopped for the pause
+    return state.finish(
+        seen,
+        now,
+        fence=fence,
+        status=status,
+        reason=outcome.reason,
+        message=outcome.message,
+        exit_code=exit_code,
+        summary=outcome.summary,
+    )
+
+
+def read_tail(path: os.PathLike[str]) -> str:
+    """The last 16 KiB of a file as text; empty when there is none."""
+    try:
+        with open(path, "rb") as stream:
+            stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, stream.tell() - LOG_TAIL_BYTES))
+            return stream.read().decode(errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def oom_kills(path: str = "/sys/fs/cgroup/memory.events") -> int:
+    """Processes that the kernel has killed for memory in this cgroup; 0 where it does not say."""
+    try:
+        with open(path) as stream:
+            return next((int(line.split()[1]) for line in stream if line.startswith("oom_kill ")), 0)
+    except OSError:
+        return 0
