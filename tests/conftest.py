@@ -1,0 +1,65 @@
+"""Fixtures for all tests: a real store, a fresh prefix in it for each test, settings, and the data packages."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from workers.embedded import EmbeddedServer
+from workers.settings import Settings
+
+
+class StoreUrl(NamedTuple):
+    """A place in a real store that no other test touches."""
+
+    url: str
+    prefix: str
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[str]:
+    """URL of a real server, the binary that the embedded mode runs."""
+    home = Path(tempfile.mkdtemp(prefix="sfz-test-"))
+    server = EmbeddedServer(home, durable=False, maxmemory_bytes=256 * 2**20)
+    try:
+        server.start()
+        yield server.url
+    finally:
+        server.stop()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture
+def store_url(valkey: str) -> StoreUrl:
+    return StoreUrl(valkey, f"t{secrets.token_hex(6)}:")
+
+
+@pytest.fixture(scope="session")
+def packages_dir() -> Path:
+    """Where ``smartfrz data fetch`` unpacks; a test skips, or fails in CI, when what it needs is missing."""
+    default = Path(__file__).parent.parent / ".smartfrz" / "packages"
+    return Path(os.environ.get("SMARTFRZ_PACKAGES_DIR", default)).absolute()
+
+
+@pytest.fixture
+def settings(tmp_path: Path, store_url: StoreUrl, packages_dir: Path) -> Settings:
+    """Settings of an installation of this test's own, with short times."""
+    return Settings(
+        home=tmp_path / "home",
+        redis_url=store_url.url,
+        window_redis_url=store_url.url,
+        key_prefix=store_url.prefix,
+        packages_dir=packages_dir,
+        lease_seconds=3.0,
+        renew_seconds=0.5,
+        reap_seconds=0.3,
+        stop_grace_seconds=10.0,
+        kill_grace_seconds=2.0,
+    )

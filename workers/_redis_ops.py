@@ -1,0 +1,254 @@
+"""Every operation of the job store, as steps: the one place for keys, codec and scripts.
+
+Keys, after the prefix::
+
+    jobs                    zset of all ids, score 0 (in order of id)
+    status:<status>         zset of ids, score 0
+    queue                   zset of queued ids, score = queue_score
+    job:<id>                hash: json, version, fence, status, token
+    events:<id>             stream: type, at, data
+    freeze:<id>             JSON
+    decisions:<id>          list of JSON; seq = position, from 1
+    decisions:<id>:steps    zset of seq by step
+    decisions:<id>:gone     set of superseded seqs
+    idempotency:<key>       hash: body, job; 24 h
+    workers, worker:<id>    set of ids; JSON with a TTL
+    lock:<name>             holder, with a TTL
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import secrets
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from workers import _lua
+from workers._redis import MAX_BLOCK_MS, Batch, Call, Eval, Op, Pause, Script
+from workers.jobs.codec import decision_step, dumps, parse_event_id
+from workers.jobs.errors import IdempotencyConflict, JobNotFound, StaleFence, StoreUnavailable
+from workers.jobs.memory import IDEMPOTENCY_SECONDS, MAX_EVENTS, matches
+from workers.jobs.ports import Decide
+from workers.jobs.record import LEASED, Event, JobRecord, WorkerInfo, queue_score
+
+CHUNK = 128
+MAX_CONFLICTS = 100
+
+
+class Ops:
+    """Operations on the keys under one prefix."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+
+    def key(self, *parts: str) -> str:
+        return self.prefix + ":".join(parts)
+
+    def now(self) -> Op[float]:
+        return _seconds((yield Call(("TIME",))))
+
+    def ping(self) -> Op[None]:
+        yield Call(("PING",))
+
+    # --- records
+
+    def create(self, record: JobRecord, idempotency: tuple[str, str] | None) -> Op[tuple[JobRecord, bool]]:
+        new = record.model_copy(update={"version": 1})
+        name, body = idempotency or ("", "")
+        data = {"status": record.status, "attempt": record.attempt}
+        created = Event(type="job.created", at=record.created_at, data=data)
+        keys = (*self._index_keys(new, "none"), self.key("jobs"), self.key("idempotency", name))
+        fields = self._fields(new)
+        args = (new.id, body, *fields, int(IDEMPOTENCY_SECONDS), *_event_args((created,)))
+        reply = yield Eval(_lua.CREATE, keys, args)
+        match reply:
+            case ["ok"]:
+                return new, True
+            case ["replay", job_id]:
+                return (yield from self.get(job_id)), False
+            case ["mismatch"]:
+                raise IdempotencyConflict(name)
+            case _:
+                raise ValueError(f"job {record.id} exists already")
+
+    def _index_keys(self, record: JobRecord, old_status: str) -> tuple[str, ...]:
+        return (
+            self.key("job", record.id),
+            self.key("queue"),
+            self.key("status", old_status),
+            self.key("status", record.status),
+            self.key("events", record.id),
+        )
+
+    def _fields(self, record: JobRecord) -> tuple[Any, ...]:
+        """New version, token, json, fence, status, score, bound of the event stream: as the scripts expect them."""
+        token, score = secrets.token_hex(8), repr(queue_score(record))
+        return record.version, token, record.model_dump_json(), record.fence, record.status, score, MAX_EVENTS
+
+    def get(self, job_id: str) -> Op[JobRecord]:
+        text = yield Call(("HGET", self.key("job", job_id), "json"))
+        return _record(job_id, text)
+
+    def _many(self, ids: Collection[str]) -> Op[Sequence[JobRecord]]:
+        """Records of the ids that exist, in their order."""
+        if not ids:
+            return []
+        texts = yield Batch(tuple(Call(("HGET", self.key("job", job_id), "json")) for job_id in ids))
+        return [JobRecord.model_validate_json(text) for text in texts if text is not None]
+
+    def page(
+        self,
+        limit: int,
+        after: str | None,
+        newest_first: bool,
+        status: Collection[str],
+        name: str | None,
+        metadata: dict[str, str] | None,
+    ) -> Op[tuple[Sequence[JobRecord], bool]]:
+        indexes = [self.key("status", s) for s in sorted(set(status))] if status else [self.key("jobs")]
+        command, end = ("ZREVRANGEBYLEX", "-") if newest_first else ("ZRANGEBYLEX", "+")
+        start = ("+" if newest_first else "-") if after is None else f"({after}"
+        found: list[JobRecord] = []
+        while True:
+            replies = yield Batch(tuple(Call((command, key, start, end, "LIMIT", 0, CHUNK)) for key in indexes))
+            ids = sorted({job_id for reply in replies for job_id in reply}, reverse=newest_first)[:CHUNK]
+            records = yield from self._many(ids)
+            found += [r for r in records if matches(r, status=status, name=name, metadata=metadata)]
+            if len(found) > limit or len(ids) < CHUNK:
+                return found[:limit], len(found) > limit
+            start = f"({ids[-1]}"
+
+    def update(self, job_id: str, decide: Decide) -> Op[JobRecord]:
+        key = self.key("job", job_id)
+        for conflict in range(MAX_CONFLICTS):
+            text, time = yield Batch((Call(("HGET", key, "json")), Call(("TIME",))))
+            record = _record(job_id, text)
+            change = decide(record, _seconds(time))
+            if change is None:
+                return record
+            new = change.record.model_copy(update={"version": record.version + 1})
+            args = (job_id, record.version, *self._fields(new), *_event_args(change.events))
+            reply = yield Eval(_lua.COMMIT, self._index_keys(new, record.status), args)
+            if reply[0] == "ok":
+                return new
+            yield Pause(random.uniform(0.0, min(0.05, 0.001 * 2 ** min(conflict, 6))))
+        raise StoreUnavailable(f"job {job_id} is written by too many at once; nothing was changed, try again")
+
+    def queued(self, limit: int) -> Op[Sequence[JobRecord]]:
+        ids = yield Call(("ZRANGE", self.key("queue"), 0, limit - 1))
+        records = yield from self._many(ids)
+        return [record for record in records if record.status == "queued"]
+
+    def active(self) -> Op[Sequence[JobRecord]]:
+        calls = (Call(("ZRANGE", self.key("status", status), 0, -1)) for status in sorted(LEASED))
+        replies = yield Batch(tuple(calls))
+        records = yield from self._many(sorted({job_id for reply in replies for job_id in reply}))
+        return [record for record in records if record.status in LEASED]
+
+    def counts(self, statuses: Sequence[str]) -> Op[dict[str, int]]:
+        replies = yield Batch(tuple(Call(("ZCARD", self.key("status", status))) for status in statuses))
+        return {status: count for status, count in zip(statuses, replies, strict=True) if count}
+
+    # --- written by the attempt that holds the lease
+
+    def _guarded(self, job_id: str, fence: int | None, script: Script, keys: tuple[str, ...], *args: Any) -> Op[Any]:
+        guard = "" if fence is None else fence
+        reply = yield Eval(script, (self.key("job", job_id), *keys), (guard, *args))
+        match reply:
+            case ["missing"]:
+                raise JobNotFound(job_id)
+            case ["stale", current]:
+                raise StaleFence(job_id, fence or 0, int(current))
+        return reply[1] if len(reply) > 1 else None
+
+    def append_event(self, job_id: str, event: Event, fence: int | None) -> Op[str]:
+        keys, args = (self.key("events", job_id),), (secrets.token_hex(8), MAX_EVENTS, *_event_args((event,)))
+        return str((yield from self._guarded(job_id, fence, _lua.APPEND_EVENT, keys, *args)))
+
+    def put_freeze(self, job_id: str, fence: int, status: dict[str, Any]) -> Op[None]:
+        yield from self._guarded(job_id, fence, _lua.PUT_FREEZE, (self.key("freeze", job_id),), dumps(status))
+
+    def append_decision(self, job_id: str, fence: int, decision: dict[str, Any]) -> Op[int]:
+        keys = (self.key("decisions", job_id), self.key("decisions", job_id, "steps"))
+        args = (secrets.token_hex(8), decision_step(decision), dumps({**decision, "fence": fence}))
+        return int((yield from self._guarded(job_id, fence, _lua.APPEND_DECISION, keys, *args)))
+
+    def supersede_decisions(self, job_id: str, fence: int, after_step: int) -> Op[int]:
+        keys = (self.key("decisions", job_id, "steps"), self.key("decisions", job_id, "gone"))
+        return int((yield from self._guarded(job_id, fence, _lua.SUPERSEDE, keys, after_step)))
+
+    # --- read by everybody
+
+    def events(self, job_id: str, after: str, limit: int) -> Op[Sequence[Event]]:
+        millis, number = parse_event_id(after)
+        start = f"({millis}-{number}"
+        return _events((yield Call(("XRANGE", self.key("events", job_id), start, "+", "COUNT", limit))))
+
+    def wait_events(
+        self, cursors: Mapping[str, str], block_ms: int, limit: int = 100
+    ) -> Op[dict[str, Sequence[Event]]]:
+        if not cursors:
+            yield Pause(max(0, block_ms) / 1000)
+            return {}
+        jobs = {self.key("events", job_id): job_id for job_id in cursors}
+        ids = ["-".join(map(str, parse_event_id(after))) for after in cursors.values()]
+        block = ("BLOCK", min(block_ms, MAX_BLOCK_MS)) if block_ms > 0 else ()  # BLOCK 0 would wait for ever
+        reply = yield Call(("XREAD", "COUNT", limit, *block, "STREAMS", *jobs, *ids))
+        return {jobs[key]: _events(entries) for key, entries in reply or ()}
+
+    def get_freeze(self, job_id: str) -> Op[dict[str, Any] | None]:
+        text = yield Call(("GET", self.key("freeze", job_id)))
+        return None if text is None else dict(json.loads(text))
+
+    def decisions(self, job_id: str, after: int, limit: int) -> Op[Sequence[dict[str, Any]]]:
+        key = self.key("decisions", job_id)
+        listed, members = Call(("LRANGE", key, after, after + limit - 1)), Call(("SMEMBERS", f"{key}:gone"))
+        texts, superseded = yield Batch((listed, members))
+        gone = {int(seq) for seq in superseded}
+        return [{**json.loads(t), "seq": s, "superseded": s in gone} for s, t in enumerate(texts, after + 1)]
+
+    # --- workers and locks
+
+    def put_worker(self, worker: WorkerInfo, ttl_seconds: float) -> Op[None]:
+        put = Call(("SET", self.key("worker", worker.id), worker.model_dump_json(), "PX", _millis(ttl_seconds)))
+        yield Batch((put, Call(("SADD", self.key("workers"), worker.id))))
+
+    def remove_worker(self, worker_id: str) -> Op[None]:
+        yield Batch((Call(("DEL", self.key("worker", worker_id))), Call(("SREM", self.key("workers"), worker_id))))
+
+    def workers(self) -> Op[Sequence[WorkerInfo]]:
+        ids = sorted((yield Call(("SMEMBERS", self.key("workers")))))
+        if not ids:
+            return []
+        texts = yield Call(("MGET", *(self.key("worker", worker_id) for worker_id in ids)))
+        return [WorkerInfo.model_validate_json(text) for text in texts if text is not None]
+
+    def try_lock(self, name: str, holder: str, ttl_seconds: float) -> Op[bool]:
+        return bool((yield Eval(_lua.TRY_LOCK, (self.key("lock", name),), (holder, _millis(ttl_seconds)))))
+
+
+def _record(job_id: str, text: str | None) -> JobRecord:
+    if text is None:
+        raise JobNotFound(job_id)
+    return JobRecord.model_validate_json(text)
+
+
+def _event_args(events: Sequence[Event]) -> tuple[str, ...]:
+    return tuple(part for event in events for part in (event.type, repr(event.at), dumps(event.data)))
+
+
+def _events(entries: Any) -> list[Event]:
+    return [
+        Event(id=entry_id, type=fields["type"], at=float(fields["at"]), data=json.loads(fields["data"]))
+        for entry_id, fields in entries or ()
+    ]
+
+
+def _seconds(reply: Any) -> float:
+    seconds, micros = reply
+    return int(seconds) + int(micros) / 1e6
+
+
+def _millis(seconds: float) -> int:
+    return max(1, round(seconds * 1000))
