@@ -1,0 +1,93 @@
+"""Training examples: windows of random length, spacing and end cut from recorded runs, with their labels."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from freezer.offline.corpus import Run, load_run
+from freezer.predictor.features import Window
+
+LENGTHS = (8, 30)
+"""Shortest and longest window drawn, in snapshots."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One labelled window and where it comes from."""
+
+    window: Window
+    label: bool
+    network: str
+    dataset: str
+    run: str
+    unit: str
+
+
+def cut(run: Run, unit: int, end: int, length: int, stride: int) -> Window:
+    """The window of ``length`` snapshots, ``stride`` recorded snapshots apart, that ends with snapshot ``end``."""
+    rows = list(range(end - (length - 1) * stride, end + 1, stride))
+    return Window(
+        values=run.values[rows, unit],
+        steps=tuple(int(run.steps[row]) for row in rows),
+        total_steps=run.meta.total_steps,
+        depth=unit / max(1, len(run.meta.units) - 1),
+        lr_ratio=float(run.lr[end]),
+    )
+
+
+def draw(
+    run: Run,
+    labels: Mapping[str, int | None],
+    per_unit: int,
+    seed: int,
+    length: int | None = None,
+) -> list[Example]:
+    """``per_unit`` windows of every unit but the head, ends spread evenly at random over the run.
+
+    The spacing is drawn so that windows span from one recorded step to about half of the run, as short and long runs
+    with their various settings do. ``length`` fixes the number of snapshots (the paper's predictor needs 30).
+    """
+    rng = random.Random(f"{seed}/{run.meta.name}")
+    count = len(run.steps)
+    examples = []
+    for unit, name in enumerate(run.meta.units[:-1]):
+        for _ in range(per_unit):
+            snapshots = length if length is not None else rng.randint(*LENGTHS)
+            snapshots = min(snapshots, count)
+            most = max(1, min((count - 1) // (snapshots - 1), count // (2 * snapshots) or 1))
+            stride = rng.randint(1, most)
+            end = rng.randint((snapshots - 1) * stride, count - 1)
+            step, converged = int(run.steps[end]), labels[name]
+            examples.append(
+                Example(
+                    cut(run, unit, end, snapshots, stride),
+                    converged is not None and step >= converged,
+                    run.meta.network,
+                    run.meta.dataset,
+                    run.meta.name,
+                    name,
+                )
+            )
+    return examples
+
+
+def load_examples(
+    directory: Path,
+    names: Iterable[str],
+    labels: Mapping[str, Mapping[str, int | None]],
+    per_unit: int,
+    seed: int,
+    length: int | None = None,
+) -> list[Example]:
+    """:func:`draw` over runs on disk."""
+    examples: list[Example] = []
+    for name in names:
+        examples += draw(load_run(directory, name), labels[name], per_unit, seed, length)
+    return examples
+
+
+def networks(examples: Sequence[Example]) -> list[str]:
+    return sorted({example.network for example in examples})
