@@ -1,0 +1,252 @@
+"""The runner with the in-memory store, a real guardian, real torchrun and stand-in ranks."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from workers import proctree
+from workers.devices import DevicePool
+from workers.jobs import state
+from workers.jobs.layout import JobFiles
+from workers.jobs.memory import MemoryJobStore
+from workers.jobs.record import JobRecord, new_job_id
+from workers.jobs.spec import JobSpec
+from workers.registry import describe
+from workers.runner import Runner, oom_kills, read_tail, stronger
+from workers.settings import Settings
+from workers.shared import Board
+
+SUPPORT = Path(__file__).parents[2] / "support"
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Settings:
+    return Settings(
+        home=tmp_path / "home",
+        lease_seconds=3.0,
+        renew_seconds=0.3,
+        stop_grace_seconds=1.0,
+        kill_grace_seconds=0.5,
+        rank_module="standin_rank",
+    )
+
+
+def spec(processes: int = 1, **fields: Any) -> JobSpec:
+    metadata = {key: str(value) for key, value in fields.pop("metadata", {}).items()}
+    return JobSpec.model_validate(
+        {
+            "name": "t",
+            "model": {"name": "resnet-small"},
+            "data": {"name": "mnist5k"},
+            "resources": {"processes_per_worker": processes, "device": "cpu"},
+            "metadata": metadata,
+            **fields,
+        }
+    )
+
+
+class Bench:
+    """One worker around an in-memory store."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings, self.store, self.board = settings, MemoryJobStore(), Board()
+        self.pool = DevicePool(settings.home, [], 2)
+        environ = dict(os.environ) | {"PYTHONPATH": str(SUPPORT)}
+        self.runner = Runner(
+            self.store, describe(self.pool), self.pool, settings, board=self.board, environ=environ
+        )
+        self._thread: threading.Thread | None = None
+
+    def submit(self, job: JobSpec) -> str:
+        now = self.store.now()
+        record = JobRecord(id=new_job_id(now), spec=job, created_at=now, queued_at=now, updated_at=now)
+        return self.store.create(record)[0].id
+
+    def work_aside(self) -> None:
+        self._thread = threading.Thread(target=self.runner.work)
+        self._thread.start()
+
+    def join(self) -> None:
+        if self._thread is not None:
+            self._thread.join(60)
+            assert not self._thread.is_alive()
+            self._thread = None
+
+    def root(self, job_id: str) -> Path:
+        return JobFiles(self.settings.home.resolve(), job_id).root
+
+    def pids(self, job_id: str) -> list[int]:
+        path = self.root(job_id) / "pids.jsonl"
+        return [json.loads(line)["pid"] for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@pytest.fixture
+def bench(local: Settings) -> Iterator[Bench]:
+    bench = Bench(local)
+    yield bench
+    bench.board.draining = True
+    bench.join()
+
+
+def until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def test_a_job_is_claimed_run_on_all_ranks_and_finished(bench: Bench) -> None:
+    first, second = bench.submit(spec(2)), bench.submit(spec(1, priority=5))
+    assert bench.runner.work() == 2
+    for job in (first, second):
+        record = bench.store.get(job)
+        assert (record.status, record.summary, record.attempt) == ("succeeded", {"steps": 5}, 1)
+    assert bench.store.get(second).started_at < bench.store.get(first).started_at  # type: ignore[operator]
+    assert len(bench.pids(first)) == 2
+    log = JobFiles(bench.settings.home.resolve(), first).attempt(1).log(1)
+    assert log.read_text() == "rank 1 starts at step 0\n"
+
+
+def test_a_job_that_does_not_fit_is_left_alone(bench: Bench) -> None:
+    big, cuda = bench.submit(spec(3)), bench.submit(spec(resources={"device": "cuda"}))
+    assert bench.runner.work() == 0
+    assert {bench.store.get(job).status for job in (big, cuda)} == {"queued"}
+
+
+def test_code_that_raises_fails_with_the_last_lines_of_its_log_and_is_not_retried(bench: Bench) -> None:
+    job = bench.submit(spec(2, metadata={"raise_at": 2, "steps": 500}))
+    assert bench.runner.work() == 1
+    record = bench.store.get(job)
+    assert (record.status, record.status_reason, record.attempt) == ("failed", "code_error", 1)
+    assert "RuntimeError: the batch size does not divide the moon" in (record.status_message or "")
+    assert not any(proctree.alive(pid) for pid in bench.pids(job))
+
+
+def test_a_rank_killed_by_a_signal_is_retried_from_where_it_was(bench: Bench) -> None:
+    job = bench.submit(spec(2, metadata={"kill_at": 3, "steps": 100}))
+    assert bench.runner.work() == 2
+    record = bench.store.get(job)
+    assert (record.status, record.attempt) == ("succeeded", 2)
+    recovered = [event for event in bench.store.events(job) if event.type == "job.recovered"]
+    assert [event.data["message"] for event in recovered] == ["rank 1 was killed by signal 9"]
+    lines = [json.loads(line) for line in (bench.root(job) / "journal-0.jsonl").read_text().splitlines()]
+    assert next(line["step"] for line in lines if line["what"] == "start" and line["fence"] == 2) >= 2
+
+
+@pytest.mark.parametrize(
+    ("reason", "status", "attempts"),
+    [("gpu_oom", "failed", 1), ("config_invalid", "failed", 1), ("collective_timeout", "failed", 2)],
+)
+def test_only_transient_failures_are_retried(bench: Bench, reason: str, status: str, attempts: int) -> None:
+    job = bench.submit(spec(max_attempts=2, metadata={"reason": reason}))
+    bench.runner.work()
+    record = bench.store.get(job)
+    assert (record.status, record.attempt) == (status, attempts)
+    assert record.status_reason == (reason if attempts == 1 else "retries_exhausted")
+    assert "it says so" in (record.status_message or "")
+
+
+def test_cancel_stops_the_ranks_at_a_step(bench: Bench) -> None:
+    job = bench.submit(spec(2, metadata={"steps": 5000}))
+    bench.work_aside()
+    until(lambda: len(bench.pids(job)) == 2)
+    bench.store.update(job, state.cancel)
+    bench.join()
+    record = bench.store.get(job)
+    assert (record.status, record.status_reason) == ("cancelled", "user_request")
+    assert not any(proctree.alive(pid) for pid in bench.pids(job))
+
+
+def test_ranks_that_ignore_everything_are_killed_with_all_their_children(bench: Bench) -> None:
+    job = bench.submit(spec(2, metadata={"steps": 5000, "stubborn": 1, "grandchild": 1}))
+    bench.work_aside()
+    until(lambda: len(bench.pids(job)) == 4)
+    bench.store.update(job, state.cancel)
+    bench.join()
+    assert bench.store.get(job).status == "cancelled"
+    assert not any(proctree.alive(pid) for pid in bench.pids(job))
+
+
+def test_drain_hands_the_job_back_and_the_attempt_does_not_count(bench: Bench) -> None:
+    job = bench.submit(spec(metadata={"steps": 5000}))
+    bench.work_aside()
+    until(lambda: bench.pids(job))
+    bench.board.draining = True
+    bench.join()
+    record = bench.store.get(job)
+    assert (record.status, record.attempt, record.fence) == ("queued", 0, 1)
+    assert bench.runner.work() == 0  # a draining worker claims nothing
+
+
+def test_a_job_is_ended_after_its_maximum_duration(bench: Bench) -> None:
+    job = bench.submit(spec(max_duration_seconds=0.5, metadata={"steps": 5000}))
+    bench.runner.work()
+    record = bench.store.get(job)
+    assert (record.status, record.status_reason) == ("failed", "max_duration_exceeded")
+    assert record.status_message == "ran longer than max_duration_seconds (0.5)"
+
+
+def test_a_stale_fence_ends_the_ranks_at_once_and_leaves_the_record_alone(bench: Bench) -> None:
+    job = bench.submit(spec(metadata={"steps": 5000, "stubborn": 1}))
+    bench.work_aside()
+    until(lambda: bench.pids(job))
+
+    def take_over(record: JobRecord, now: float) -> Any:
+        lost = state.lose(record, now, fence=record.fence, message="judged dead")
+        return state.claim(lost.record, now, owner="another", lease_seconds=60)
+
+    bench.store.update(job, take_over)
+    bench.join()
+    record = bench.store.get(job)
+    assert (record.owner, record.fence, record.status) == ("another", 2, "starting")
+    assert not any(proctree.alive(pid) for pid in bench.pids(job))
+
+
+def test_training_goes_on_while_the_store_is_away(bench: Bench) -> None:
+    job = bench.submit(spec(metadata={"steps": 60}))
+    bench.work_aside()
+    until(lambda: bench.pids(job))
+    bench.store.available = False
+    attempt = JobFiles(bench.settings.home.resolve(), job).attempt(1)
+    until(attempt.result.exists)
+    bench.store.available = True
+    bench.join()
+    assert bench.store.get(job).status == "succeeded"
+
+
+def test_the_lease_is_renewed(bench: Bench) -> None:
+    job = bench.submit(spec(metadata={"steps": 5000}))
+    bench.work_aside()
+    until(lambda: bench.pids(job))
+    first = bench.store.get(job).lease_expires_at or 0.0
+    until(lambda: (bench.store.get(job).lease_expires_at or 0.0) > first)
+
+
+def test_cancel_outranks_the_other_orders() -> None:
+    assert stronger("drain", "cancel") == "cancel"
+    assert stronger("cancel", "drain") == "cancel"
+    assert stronger(None, "pause") == "pause"
+    assert stronger("pause", None) == "pause"
+
+
+def test_the_tail_of_a_log_is_bounded(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text("x" * 100_000 + "end")
+    assert len(read_tail(path)) == 16_384
+    assert read_tail(path).endswith("end")
+    assert read_tail(tmp_path / "none") == ""
+
+
+def test_the_kernels_count_of_oom_kills_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "memory.events"
+    path.write_text("low 0\noom 3\noom_kill 2\noom_group_kill 0\n")
+    assert oom_kills(str(path)) == 2
+    assert oom_kills(str(tmp_path / "none")) == 0
