@@ -56,7 +56,7 @@ class CodeOptions(BaseModel):
 
 
 class DataOptions(Options):
-    subset_seed: int = Field(0, ge=0, description="Which fixed subset train_size, test_size and the splits draw.")
+    subset_seed: int = Field(0, ge=0, description="Which fixed subset train_size, test_size and validation draw.")
 
 
 class ImageOptions(DataOptions):

@@ -56,7 +56,8 @@ def build(spec: ModelSpec, options: TransformersOptions, task: TaskInfo, setting
         config = AutoConfig.from_pretrained(source, num_labels=task.num_classes, **common)
         config.problem_type = "single_label_classification"
         if not spec.pretrained:
-            return LogitsOnly(AutoModelForSequenceClassification.from_config(config, trust_remote_code=False))
+            fresh: Any = AutoModelForSequenceClassification
+            return LogitsOnly(fresh.from_config(config, trust_remote_code=False))
         model, info = AutoModelForSequenceClassification.from_pretrained(
             source,
             config=config,

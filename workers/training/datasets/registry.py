@@ -1,0 +1,118 @@
+"""From the data section of a spec to splits in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from torch import Tensor
+
+from workers.jobs import options as opt
+from workers.jobs.spec import DataSpec, ModelSpec
+from workers.settings import Settings
+from workers.training.datasets import code, folder, packaged, table
+from workers.training.datasets.bundle import DataBundle, Scale, Split
+from workers.training.datasets.raw import Raw, RawSplit
+from workers.training.datasets.select import balanced, permuted, stratified
+from workers.training.datasets.tokens import Tokenize, tokenizer_for
+from workers.training.errors import ConfigInvalid, DatasetInvalid
+
+Reader = Callable[[DataSpec, Any, Settings], Raw]
+SPLIT_SEED = 0
+"""Of test splits that are made here: the same for everybody, so that accuracies can be compared."""
+
+_READERS: dict[str, tuple[type[BaseModel], Reader]] = {
+    "mnist5k": (opt.ImageOptions, lambda spec, options, settings: packaged.mnist5k(settings)),  # noqa: ARG005
+    "fashion-mnist": (opt.ImageOptions, lambda spec, options, settings: packaged.fashion_mnist(settings)),  # noqa: ARG005
+    "20newsgroups": (opt.TextOptions, lambda spec, options, settings: packaged.newsgroups(settings)),  # noqa: ARG005
+    "rotten-tomatoes": (opt.TextOptions, lambda spec, options, settings: packaged.rotten_tomatoes(settings)),  # noqa: ARG005
+    "folder": (opt.FolderOptions, folder.folder),
+    "csv": (opt.TableOptions, table.table),
+    "jsonl": (opt.TableOptions, table.table),
+    "code": (opt.CodeDataOptions, code.code),
+}
+
+NAMES: tuple[str, ...] = tuple(_READERS)
+
+
+def load(spec: DataSpec, settings: Settings, model: ModelSpec | None = None) -> DataBundle:
+    """Read, choose the samples, tokenise what was chosen.
+
+    The order: the test split is made where the data has none; ``train_size`` draws a class-balanced subset; of that,
+    ``validation_ratio`` is held out; ``test_size`` takes the first of the test samples in a fixed shuffled order.
+
+    Args:
+        model: whose tokenizer reads the texts; needed for text data alone.
+
+    Raises:
+        DatasetInvalid: data missing or damaged.
+        ConfigInvalid: options or sizes that cannot work, or a model that cannot read text.
+        CodeError: the user's function raised.
+    """
+    if spec.name not in _READERS:
+        raise ConfigInvalid(f"unknown data set {spec.name!r}; known: {', '.join(NAMES)}")
+    schema, reader = _READERS[spec.name]
+    try:
+        options = schema.model_validate(spec.options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = "/".join(str(part) for part in first["loc"])
+        raise ConfigInvalid(f"data.options.{where}: {first['msg']}") from error
+    raw = reader(spec, options, settings)
+    return assemble(raw, spec, options, lambda: _tokenizer(spec, settings, model))
+
+
+def _tokenizer(spec: DataSpec, settings: Settings, model: ModelSpec | None) -> Tokenize:
+    if model is None:
+        raise ConfigInvalid(f"data set {spec.name} holds text: it needs a model whose tokenizer reads it")
+    return tokenizer_for(model, settings)
+
+
+def assemble(raw: Raw, spec: DataSpec, options: BaseModel, tokenizer: Callable[[], Tokenize]) -> DataBundle:
+    """Choose the samples of every split and bring them into their final form."""
+    train, test = _test_split(raw)
+    scale = _scale(raw, train)
+    seed = int(getattr(options, "subset_seed", 0))
+    if spec.train_size is not None:
+        _fits(spec.train_size, train, "train_size", "training")
+        train = train.take(balanced(train.labels, spec.train_size, seed))
+    validation = None
+    if spec.validation_ratio > 0.0:
+        kept, held = stratified(train.labels, spec.validation_ratio, seed)
+        if len(kept) == 0 or len(held) == 0:
+            raise ConfigInvalid(f"data.validation_ratio {spec.validation_ratio} leaves a split without samples")
+        train, validation = train.take(kept), train.take(held)
+    if spec.test_size is not None:
+        _fits(spec.test_size, test, "test_size", "test")
+        test = test.take(permuted(len(test.labels), seed)[: spec.test_size])
+    tokenize = tokenizer() if isinstance(train.samples, list) else None
+    length = int(getattr(options, "max_length", 0))
+
+    def final(part: RawSplit) -> Split:
+        if isinstance(part.samples, list):
+            assert tokenize is not None
+            return Split(tokenize(part.samples, length), part.labels)
+        return Split(part.samples, part.labels, scale)
+
+    held_out = None if validation is None else final(validation)
+    return DataBundle(spec.name, raw.kind, final(train), held_out, final(test), raw.class_names)
+
+
+def _test_split(raw: Raw) -> tuple[RawSplit, RawSplit]:
+    if raw.test is not None:
+        return raw.train, raw.test
+    kept, held = stratified(raw.train.labels, raw.test_ratio, SPLIT_SEED)
+    if len(kept) == 0 or len(held) == 0:
+        raise DatasetInvalid("too few samples for a training and a test split: give at least two of a class")
+    return raw.train.take(kept), raw.train.take(held)
+
+
+def _scale(raw: Raw, train: RawSplit) -> Scale | None:
+    """Over the whole training split, so that a subset sees the same inputs."""
+    return Scale.of(train.samples) if raw.normalise and isinstance(train.samples, Tensor) else None
+
+
+def _fits(size: int, split: RawSplit, field: str, what: str) -> None:
+    if size > len(split.labels):
+        raise ConfigInvalid(f"data.{field} is {size}, but there are only {len(split.labels)} {what} samples")
