@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import logging
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from workers.training.checkpoint import Checkpoint, load, newest, rng_state, save, set_rng_state, weights
+
+CPU = torch.device("cpu")
+
+
+def made(step: int) -> Checkpoint:
+    training = {
+        "optimizer": {"state": {0: {"exp_avg": torch.arange(3.0)}}},
+        "freezer": {"ring": b"\x00\xff", "p": [0.5]},
+    }
+    return Checkpoint(
+        step=step, model={"w": torch.full((2, 2), float(step))}, training=training, rng=[rng_state(CPU), rng_state(CPU)]
+    )
+
+
+def damage(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def test_what_is_saved_comes_back(tmp_path: Path) -> None:
+    state = load(save(tmp_path, made(12)))
+    assert (state.step, state.world) == (12, 2)
+    assert torch.equal(state.model["w"], torch.full((2, 2), 12.0))
+    assert torch.equal(state.training["optimizer"]["state"][0]["exp_avg"], torch.arange(3.0))
+    assert state.training["freezer"] == {"ring": b"\x00\xff", "p": [0.5]}
+
+
+def test_random_state_survives_the_file(tmp_path: Path) -> None:
+    state = load(save(tmp_path, made(1)))
+    expected = torch.rand(4), random.random()
+    torch.rand(9), random.random()
+    set_rng_state(state.rng[1], CPU)
+    assert torch.equal(torch.rand(4), expected[0])
+    assert random.random() == expected[1]
+
+
+def test_only_the_newest_two_stay_and_nothing_half_written(tmp_path: Path) -> None:
+    for step in (3, 20, 100):
+        save(tmp_path, made(step))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000020", "step-00000100"]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "training.pt", "rank1.pt"])
+def test_a_flipped_bit_anywhere_is_found_and_the_older_one_taken(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    older, newer = save(tmp_path / "a", made(3)), save(tmp_path / "b", made(5))
+    assert newest([tmp_path / "a", tmp_path / "b"]) == newer
+    damage(newer / name)
+    with caplog.at_level(logging.WARNING):
+        assert newest([tmp_path / "a", tmp_path / "b", tmp_path / "none"]) == older
+    assert name in caplog.text
+
+
+def test_without_a_manifest_it_is_no_checkpoint(tmp_path: Path) -> None:
+    (save(tmp_path, made(3)) / "manifest.json").unlink()
+    assert newest([tmp_path]) is None
+
+
+def test_a_failed_write_leaves_the_earlier_one(tmp_path: Path) -> None:
+    good = save(tmp_path, made(3))
+    bad = Checkpoint(step=4, model={"w": torch.zeros(1)}, training={"f": lambda: None}, rng=[])
+    with pytest.raises(AttributeError):
+        save(tmp_path, bad)
+    assert [p for p in tmp_path.iterdir()] == [good]
+
+
+def test_tied_weights_are_written_twice() -> None:
+    net = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2)})
+    net["b"].weight = net["a"].weight  # type: ignore[union-attr,assignment]
+    state = weights(net)
+    assert state["a.weight"].data_ptr() != state["b.weight"].data_ptr()
+    assert torch.equal(state["a.weight"], state["b.weight"])

@@ -1,0 +1,148 @@
+"""Checkpoints: written beside, fsynced, hashed, renamed into place; read only whole.
+
+::
+
+    checkpoints/step-00000120/
+        manifest.json        {"step", "world", "files": {name: {"sha256", "bytes"}}}; written last
+        model.safetensors    parameters and buffers, by their names without wrappers
+        training.pt          optimizer, freezer, position: tensors and plain values, read with ``weights_only=True``
+        rank<N>.pt           random state of one rank
+
+A directory without a manifest that matches is not a checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import random
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+_log = logging.getLogger(__name__)
+_MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """Everything a run needs to go on after ``step`` completed steps as if it had never stopped."""
+
+    step: int
+    model: dict[str, torch.Tensor]
+    training: dict[str, Any]
+    """``optimizer``, ``freezer``, ``loop``: nested dicts and lists of tensors, numbers, strings, bytes."""
+    rng: list[dict[str, Any]]
+    """Random state by rank."""
+
+    @property
+    def world(self) -> int:
+        return len(self.rng)
+
+
+def rng_state(device: torch.device) -> dict[str, Any]:
+    """Random state of this rank: torch on CPU and device, Python."""
+    state: dict[str, Any] = {"torch": torch.get_rng_state(), "python": random.getstate()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def set_rng_state(state: dict[str, Any], device: torch.device) -> None:
+    """Inverse of :func:`rng_state`."""
+    torch.set_rng_state(state["torch"])
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
+
+
+def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The model's state on the CPU, each tensor with its own memory (tied ones written twice)."""
+    return {name: value.detach().to("cpu").contiguous().clone() for name, value in model.state_dict().items()}
+
+
+def save(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
+    """Write a checkpoint under ``folder`` and delete all but the newest ``keep``.
+
+    Raises:
+        OSError: it could not be written; earlier checkpoints are untouched.
+    """
+    target = folder / f"step-{checkpoint.step:08d}"
+    beside = folder / f".{target.name}.tmp"
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    try:
+        save_file(checkpoint.model, beside / "model.safetensors")
+        torch.save(checkpoint.training, beside / "training.pt")
+        for rank, state in enumerate(checkpoint.rng):
+            torch.save(state, beside / f"rank{rank}.pt")
+        files = {path.name: _describe(path) for path in sorted(beside.iterdir())}
+        manifest = {"step": checkpoint.step, "world": checkpoint.world, "files": files}
+        (beside / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        for path in (*beside.iterdir(), beside):
+            _sync(path)
+        shutil.rmtree(target, ignore_errors=True)
+        os.rename(beside, target)
+        _sync(folder)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    for old in sorted(folder.glob("step-*"))[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def load(path: Path) -> Checkpoint:
+    """Read one checkpoint after checking every file against the manifest.
+
+    Raises:
+        ValueError: something is missing or damaged; says what.
+    """
+    try:
+        manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
+        for name, expected in manifest["files"].items():
+            if _describe(path / name) != expected:
+                raise ValueError(f"{name} does not match the manifest")
+        return Checkpoint(
+            step=int(manifest["step"]),
+            model=load_file(path / "model.safetensors"),
+            training=torch.load(path / "training.pt", weights_only=True, map_location="cpu"),
+            rng=[torch.load(path / f"rank{n}.pt", weights_only=True) for n in range(int(manifest["world"]))],
+        )
+    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def newest(folders: Iterable[Path]) -> Path | None:
+    """The valid checkpoint with the most steps in any of the folders; damaged ones are skipped with a log line."""
+    found = [path for folder in folders for path in folder.glob("step-*")]
+    for path in sorted(found, key=lambda p: (p.name, p.parent), reverse=True):
+        try:
+            load(path)
+        except ValueError as error:
+            _log.warning("checkpoint %s is damaged and is skipped: %s", path, error)
+        else:
+            return path
+    return None
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return {"sha256": digest, "bytes": path.stat().st_size}
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

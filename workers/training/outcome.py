@@ -1,0 +1,90 @@
+"""From an exception to a reason and a sentence that a person can act on. Pure."""
+
+from __future__ import annotations
+
+import errno
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import torch
+import torch.distributed as dist
+
+from freezer.errors import ConfigError
+from workers.jobs.record import Reason
+from workers.training.errors import TrainingError
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Why an attempt failed."""
+
+    reason: Reason
+    message: str
+
+
+class PeerLost(Exception):
+    """Another rank is gone. Its own end, or the runner, says why; this rank has nothing to add."""
+
+
+_PEER_GONE = ("connection closed by peer", "connection reset by peer", "broken pipe", "connection refused")
+_TIMED_OUT = ("timed out", "timeout", "wait timeout")
+
+
+def is_peer_lost(error: BaseException) -> bool:
+    """Whether a collective failed because another rank is gone (gloo says so in words only)."""
+    if isinstance(error, PeerLost):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(words in text for words in _PEER_GONE)
+
+
+def is_timeout(error: BaseException) -> bool:
+    """Whether a collective ran into the process group's timeout."""
+    if isinstance(error, dist.DistError):
+        return any(words in str(error).lower() for words in _TIMED_OUT)
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and "gloo" in text and any(words in text for words in _TIMED_OUT)
+
+
+def judge(error: BaseException, *, code_dir: Path | None = None) -> Verdict:
+    """Classify what ended the training.
+
+    Args:
+        code_dir: where user code lives; the frame named in the message is the innermost one from there.
+    """
+    if isinstance(error, TrainingError):
+        return Verdict(error.reason, str(error))
+    if isinstance(error, ConfigError):
+        return Verdict("config_invalid", f"/freeze{error.pointer}: {error}")
+    if isinstance(error, torch.OutOfMemoryError):
+        text = "the GPU ran out of memory: lower training.batch_size (and raise gradient_accumulation), or use bf16"
+        return Verdict("gpu_oom", f"{text} ({_first_line(error)})")
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator: can't allocate" in str(error):
+        return Verdict("host_oom", f"the host ran out of memory: lower training.batch_size ({_first_line(error)})")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f" while writing {error.filename}" if error.filename else ""
+        return Verdict("storage_full", f"no space left{where}: free space under SMARTFRZ_HOME, then retry the job")
+    if is_timeout(error):
+        return Verdict(
+            "collective_timeout",
+            f"a rank waited too long for the others: one hangs, or is far slower ({_first_line(error)})",
+        )
+    frame = _frame(error.__traceback__, code_dir)
+    return Verdict("code_error", f"{type(error).__name__}: {error}{frame}")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+
+
+def _frame(trace: TracebackType | None, code_dir: Path | None) -> str:
+    """`` (file.py:12 in name)`` of the innermost frame of user code, else of the innermost frame at all."""
+    frames = traceback.extract_tb(trace)
+    if not frames:
+        return ""
+    root = code_dir.resolve() if code_dir is not None else None
+    users = [f for f in frames if root is not None and Path(f.filename).resolve().is_relative_to(root)]
+    frame = (users or frames)[-1]
+    return f" ({Path(frame.filename).name}:{frame.lineno} in {frame.name})"
