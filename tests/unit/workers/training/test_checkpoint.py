@@ -74,7 +74,7 @@ def test_a_failed_write_leaves_the_earlier_one(tmp_path: Path) -> None:
     bad = Checkpoint(step=4, model={"w": torch.zeros(1)}, training={"f": lambda: None}, rng=[])
     with pytest.raises(AttributeError):
         save(tmp_path, bad)
-    assert [p for p in tmp_path.iterdir()] == [good]
+    assert list(tmp_path.iterdir()) == [good]
 
 
 def test_tied_weights_are_written_twice() -> None:

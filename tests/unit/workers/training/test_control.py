@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,7 @@ def test_looks_come_about_once_a_second(tmp_path: Path) -> None:
             looks.append(step)
         control.after(step)
     assert looks[0] == 1
-    gaps = [b - a for a, b in zip(looks, looks[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(looks)]
     assert set(gaps) <= {19, 20, 21}
 
 
