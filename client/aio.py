@@ -117,9 +117,17 @@ class AsyncClient(Base):
     async def metrics(self, job_id: str, *, max_points: int | None = None) -> Json:
         return await self.request(requests.below(job_id, "metrics", max_points=max_points))
 
-    async def logs(self, job_id: str, *, rank: int = 0, tail: int | None = None, after: int | None = None) -> Json:
-        """Log text of one rank: the last ``tail`` lines, or everything after a byte offset."""
-        return await self.request(requests.below(job_id, "logs", rank=rank, tail=tail, after=after))
+    async def logs(
+        self,
+        job_id: str,
+        *,
+        rank: int = 0,
+        attempt: int | None = None,
+        tail: int | None = None,
+        after: int | None = None,
+    ) -> Json:
+        """Log text of one rank: the last ``tail`` lines, or a piece after a byte offset (``next_after`` goes on)."""
+        return await self.request(requests.below(job_id, "logs", rank=rank, attempt=attempt, tail=tail, after=after))
 
     async def artifacts(self, job_id: str) -> Json:
         return await self.request(requests.below(job_id, "artifacts"))

@@ -122,9 +122,17 @@ class Client(Base):
     def metrics(self, job_id: str, *, max_points: int | None = None) -> Json:
         return self.request(requests.below(job_id, "metrics", max_points=max_points))
 
-    def logs(self, job_id: str, *, rank: int = 0, tail: int | None = None, after: int | None = None) -> Json:
-        """Log text of one rank: the last ``tail`` lines, or everything after a byte offset."""
-        return self.request(requests.below(job_id, "logs", rank=rank, tail=tail, after=after))
+    def logs(
+        self,
+        job_id: str,
+        *,
+        rank: int = 0,
+        attempt: int | None = None,
+        tail: int | None = None,
+        after: int | None = None,
+    ) -> Json:
+        """Log text of one rank: the last ``tail`` lines, or a piece after a byte offset (``next_after`` goes on)."""
+        return self.request(requests.below(job_id, "logs", rank=rank, attempt=attempt, tail=tail, after=after))
 
     def artifacts(self, job_id: str) -> Json:
         return self.request(requests.below(job_id, "artifacts"))

@@ -23,12 +23,12 @@ class Event:
         return cls(
             id=str(document.get("id") or ""),
             type=str(document["type"]),
-            at=document.get("at"),
+            at=document.get("created_at") or document.get("at"),
             data=document.get("data") or {},
         )
 
     def to_json(self) -> dict[str, Any]:
-        return {"id": self.id, "type": self.type, "at": self.at, "data": self.data}
+        return {"id": self.id, "type": self.type, "created_at": self.at, "data": self.data}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,91 @@
+"""Printing: a table for people, JSON for programs, bare ids for pipes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from client.cli.context import Format
+
+
+def console() -> Console:
+    """Of the current stdout; made anew for each use, since tests and pipes swap it."""
+    return Console(soft_wrap=True)
+
+
+def emit_json(document: Any) -> None:
+    typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def emit(
+    document: Any,
+    *,
+    output: Format,
+    quiet: bool = False,
+    ids: Iterable[str] = (),
+    columns: Sequence[str] = (),
+    rows: Iterable[Sequence[object]] = (),
+    title: str | None = None,
+) -> None:
+    """Print a document in the form asked for."""
+    if quiet:
+        for one in ids:
+            typer.echo(one)
+    elif output is Format.json:
+        emit_json(document)
+    else:
+        table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+        for column in columns:
+            table.add_column(column, overflow="fold")
+        for row in rows:
+            table.add_row(*(cell(value) for value in row))
+        console().print(table)
+
+
+def emit_pairs(document: Any, pairs: Iterable[tuple[str, object]], *, output: Format) -> None:
+    """One thing as name and value lines; what is ``None`` is left out."""
+    shown = [(name, value) for name, value in pairs if value is not None]
+    emit(document, output=output, columns=("", ""), rows=shown)
+
+
+def cell(value: object) -> str:
+    """One cell: nothing for ``None``, four significant digits for a float. Markup of rich is escaped."""
+    if value is None:
+        return ""
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text.replace("[", "\\[")
+
+
+def duration(seconds: float | None) -> str:
+    """``1:02:03`` or ``2:03``."""
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def age(at: str | None, now: datetime | None = None) -> str:
+    """How long ago an RFC 3339 time was: ``12s``, ``5m``, ``3h``, ``2d``."""
+    if not at:
+        return ""
+    seconds = ((now or datetime.now(UTC)) - datetime.fromisoformat(at)).total_seconds()
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{int(seconds // size)}{unit}"
+    return f"{max(0, int(seconds))}s"
+
+
+def byte_size(count: float) -> str:
+    """``3.2 MiB``."""
+    units = ("B", "KiB", "MiB", "GiB", "TiB")
+    size, power = float(count), 0
+    while abs(size) >= 1024 and power < len(units) - 1:
+        size, power = size / 1024, power + 1
+    return f"{size:.1f} {units[power]}" if power else f"{size:.0f} B"

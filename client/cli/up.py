@@ -1,0 +1,41 @@
+"""``smartfrz up``: the whole stack on this machine under one supervisor, until Ctrl-C or TERM."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import Annotated
+
+import typer
+
+from client.cli.context import FAILED, fail, state
+
+
+def up(
+    ctx: typer.Context,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8080,
+    workers: Annotated[int, typer.Option(min=0, help="Worker processes.")] = 1,
+) -> None:
+    """Start store, window store, API and workers; stop them all on Ctrl-C."""
+    from workers.settings import Settings
+    from workers.supervisor import Supervisor, SupervisorError
+
+    flags = state(ctx)
+    settings = Settings(home=flags.home) if flags.home else Settings()
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    supervisor = Supervisor(settings, host, port, workers)
+    try:
+        supervisor.start()
+        typer.echo(f"smartfrz is up at {supervisor.url} with {workers} worker(s); state in {settings.home}")
+        typer.echo(
+            f"key: {settings.home / 'admin.key'} (the command line finds it by itself). Ctrl-C stops everything."
+        )
+        stop.wait()
+        typer.echo("stopping")
+    except SupervisorError as error:
+        raise fail(str(error), FAILED) from None
+    finally:
+        supervisor.stop()

@@ -1,0 +1,1 @@
+"""The demo: one real fine-tuning job through the whole service, and what it saved."""

@@ -1,0 +1,136 @@
+"""Run the demo: a private stack, one job over HTTP, a table and a report, everything stopped."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from client.api import Client
+from client.cli.progress import JobProgress
+from client.demo.report import Row, load_full_training, rows, summary
+from client.flows import Json
+from client.sse import Event
+from client.watch import watch
+
+DEADLINE_SECONDS = 1800.0
+
+
+class DemoError(Exception):
+    """The demo cannot run; the message says what to do."""
+
+
+@contextmanager
+def sole_owner(folder: Path) -> Iterator[None]:
+    """One demo at a time in ``folder``, so that its old state can be cleared. Raises DemoError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w", encoding="utf-8") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DemoError(f"another demo is running in {folder}") from None
+        yield
+
+
+@contextmanager
+def private_stack(home: Path, packages_dir: Path) -> Iterator[Client]:
+    """A supervisor of our own over an empty ``home``, whatever the environment names; gone when the block ends."""
+    from workers.settings import Settings
+    from workers.supervisor import Supervisor
+
+    shutil.rmtree(home, ignore_errors=True)
+    settings = Settings(
+        home=home.absolute(), packages_dir=packages_dir.absolute(), redis_url=None, window_redis_url=None
+    )
+    supervisor = Supervisor(settings, "127.0.0.1", 0, 1)
+    try:
+        supervisor.start()
+        with Client(supervisor.url, (home / "admin.key").read_text(encoding="utf-8").strip()) as client:
+            yield client
+    finally:
+        supervisor.stop()
+
+
+def run_demo(*, spec: dict[str, Any], out: Path, packages_dir: Path, short: bool, console: Console) -> Json:
+    """Run it all; returns the report, which is also in ``<out>/report.json``.
+
+    Raises:
+        DemoError, ClientError: it could not be run. A job that failed is a report, not an error.
+    """
+    began = time.monotonic()
+    with sole_owner(out):
+        (out / "report.json").unlink(missing_ok=True)
+        console.print("starting a private stack: store, window store, API, one worker", highlight=False)
+        with private_stack(out / "home", packages_dir) as client:
+            job = client.submit(spec)
+            console.print(f"submitted {job['id']} to {client.connection.url}", highlight=False)
+            job = follow(client, job["id"], console)
+            job_report, model = collect(client, job, out)
+        full = None if short else load_full_training()
+        report = summary(
+            job=job,
+            report=job_report,
+            full=full,
+            short=short,
+            demo_seconds=time.monotonic() - began,
+            model=model,
+        )
+        write_json(out / "report.json", report)
+    if job["status"] == "succeeded":
+        show(rows(job_report, full, short=short), console)
+    else:
+        console.print(escape(f"the job {job['status']}: {job.get('status_message') or ''}"), style="red")
+    console.print(escape(f"report: {out / 'report.json'}; model: {model}"), highlight=False, soft_wrap=True)
+    return report
+
+
+def follow(client: Client, job_id: str, console: Console) -> Json:
+    """Show the job live; its final document. Raises DemoError after :data:`DEADLINE_SECONDS`."""
+    deadline, job = time.monotonic() + DEADLINE_SECONDS, {}
+    with JobProgress(console) as screen:
+        for item in watch(client, job_id):
+            screen.show(item)
+            if not isinstance(item, Event):
+                job = item
+            if time.monotonic() > deadline:
+                raise DemoError(f"the job did not end within {DEADLINE_SECONDS:.0f} s; it is {job.get('status')}")
+    return job
+
+
+def collect(client: Client, job: Json, out: Path) -> tuple[Json, Path | None]:
+    """Bring the job's report and the trained model out of the service, over HTTP like anybody else."""
+    found = {entry["path"] for entry in client.artifacts(job["id"])["data"]}
+    report: Json = dict(job.get("summary") or {})
+    if "report.json" in found:
+        path = client.download(job["id"], "report.json", out / "job_report.json")
+        report |= json.loads(path.read_text(encoding="utf-8"))
+    model = None
+    if "model.safetensors" in found:
+        model = client.download(job["id"], "model.safetensors", out / "model.safetensors")
+    return report, model
+
+
+def show(table_rows: list[Row], console: Console) -> None:
+    """The closing table."""
+    table = Table(title="Freezing against full training", title_justify="left")
+    for name in ("", "this run", "full training"):
+        table.add_column(name, overflow="fold")
+    for row in table_rows:
+        table.add_row(escape(row.what), escape(row.ours), escape(row.full))
+    console.print(table)
+
+
+def write_json(path: Path, document: Json) -> None:
+    """Whole or not at all."""
+    partial = path.with_name(f".{path.name}.part")
+    partial.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)
