@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from freezer.flops import flop_counter, split
 
 _WRAPPERS = ("module.", "_orig_mod.")
+_NORM_NAME = re.compile(r"Norm(\dd)?$|(Batch|Layer|Group|RMS)Norm")
 _PARAMETRIZED = ".parametrizations."
 
 
@@ -32,7 +34,8 @@ def owner_of(path: str) -> str:
 def is_norm(module: nn.Module) -> bool:
     """Whether it normalises: torch's own by type, others (RMSNorm of many libraries) by the name of the class."""
     known = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)
-    return isinstance(module, known) or ("Norm" in type(module).__name__ and not any(True for _ in module.children()))
+    named = _NORM_NAME.search(type(module).__name__) is not None and not any(True for _ in module.children())
+    return isinstance(module, known) or named
 
 
 def is_drop(module: nn.Module) -> bool:

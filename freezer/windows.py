@@ -99,3 +99,19 @@ class MemoryWindows:
 
     def clear(self) -> None:
         self._rings.clear()
+
+
+def dump(store: WindowStore) -> dict[str, list[tuple[int, bytes]]]:
+    """Everything that a store holds, as ``(step, values)`` for each unit: plain values for a checkpoint."""
+    return {unit: [(s.step, s.values) for s in store.read(unit)] for unit in store.units()}
+
+
+def restore(store: WindowStore, dumped: Mapping[str, Sequence[tuple[int, bytes]]]) -> None:
+    """Put exactly what :func:`dump` gave into the store."""
+    store.clear()
+    by_step: dict[int, dict[str, bytes]] = {}
+    for unit, ring in dumped.items():
+        for step, values in ring:
+            by_step.setdefault(step, {})[unit] = values
+    for step in sorted(by_step):
+        store.append(step, by_step[step])

@@ -1,0 +1,317 @@
+"""The freezer: the one stateful object, a thin conductor of the parts that think (planner) and act (apply, parallel).
+
+::
+
+    freezer = Freezer(model, optimizer, policy="smartfrz", total_steps=steps)
+    loss = criterion(freezer.model(inputs), targets)  # in place of model(inputs)
+    loss.backward(); optimizer.step(); optimizer.zero_grad()
+    freezer.step()
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from freezer import policies
+from freezer.apply import Applier
+from freezer.config import FreezeConfig
+from freezer.cost import Costs, StepFlops, leading, step_flops
+from freezer.decisions import Decisions
+from freezer.errors import FreezerError, UnitError
+from freezer.events import FreezeEvent
+from freezer.parallel import ParallelStrategy, Stopwatch, detect, refuse_unsupported
+from freezer.plan import FreezePlan
+from freezer.planner import PlannerState, check, make_plan, resolve_pins
+from freezer.policies.base import Policy, PolicyContext
+from freezer.proxy import ModelProxy, batch_size
+from freezer.report import unit_rows
+from freezer.trajectory import Sampler
+from freezer.units import Survey, Unit, survey
+from freezer.windows import MemoryWindows, WindowStore, dump, restore
+
+
+class Freezer:
+    """Watches a model's weights in training and freezes the units that have converged, on all ranks at one step.
+
+    Args:
+        model: the bare model, not compiled, not wrapped.
+        optimizer: any optimizer over its parameters; it keeps all of them.
+        config: settings; or name just a ``policy``.
+        total_steps: planned optimizer steps of the whole run.
+        windows: where snapshots go (rank 0 only); a ring in memory by default.
+        policy: a policy object, or the name of one.
+        on_event: called on every rank with each :class:`FreezeEvent`.
+        parallel: strategy; by default DDP where several ranks are up.
+
+    Raises:
+        ConfigError: settings that cannot work with this model or this length of run.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        config: FreezeConfig | None = None,
+        *,
+        total_steps: int,
+        windows: WindowStore | None = None,
+        policy: Policy | str | None = None,
+        on_event: Callable[[FreezeEvent], None] | None = None,
+        parallel: ParallelStrategy | None = None,
+    ) -> None:
+        refuse_unsupported(model)
+        if config is None:
+            config = FreezeConfig(policy=policy) if isinstance(policy, str) else FreezeConfig()
+        self.config = config
+        self.schedule = config.schedule(total_steps)
+        chosen = policy if policy is not None and not isinstance(policy, str) else policies.make(config)
+        self._decisions = Decisions(chosen)
+        self._decides = chosen.name != "none"
+        self.parallel = parallel or detect()
+        self.windows: WindowStore = windows if windows is not None else MemoryWindows(config.window)
+        self.optimizer = optimizer
+        self.on_event = on_event
+        self.plan = FreezePlan()
+        self.history: list[dict[str, Any]] = []
+        self.costs = Costs()
+        self.model = ModelProxy(model, self._before_training)
+        self._bare = model
+        self._step = 0
+        self._planner = PlannerState()
+        self._survey: Survey | None = None
+        self._passes = 0.0
+        group = optimizer.param_groups[0]
+        self._initial_rate = float(group.get("initial_lr", group["lr"]))
+        self._restored = False
+
+    # -- preparation -------------------------------------------------------------------------------------------------
+
+    @property
+    def units(self) -> list[Unit]:
+        """Units in execution order; known after :meth:`prepare` or the first training pass."""
+        return self._prepared().units
+
+    @property
+    def steps(self) -> int:
+        """Completed optimizer steps."""
+        return self._step
+
+    def prepare(self, *args: Any, **kwargs: Any) -> None:
+        """Find the units by one pass over an example batch, wrap the model, take the snapshot of step 0.
+
+        The first training pass does it by itself. All ranks must do it alike.
+        """
+        if self._survey is not None:
+            return
+        with Stopwatch() as watch:
+            found = survey(self._bare, args, kwargs, self.config.unit)
+            self._survey = found
+            self._reference = batch_size(args, kwargs)
+            self._pinned = resolve_pins(self.config.pin, found.units)
+            self._sampler = Sampler(found.units, self._bare, self.config.samples, self.config.seed)
+            self._applier = Applier(self._bare, found.units, self.optimizer)
+            self._full_bytes = self._applier.gradient_bytes()
+            self._full = step_flops(found)
+            check(self.plan, found.units, self._pinned)
+            identity = [[u.name, *u.params] for u in found.units]
+            names = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+            self.parallel.same("units, step or plan", [names, self._step, self.plan.digest])
+            self._enact(first=True)
+        self.costs.spend("prepare", watch.seconds)
+        if not self._restored:
+            self._record()
+            if self._decides and self.config.policy == "static":  # frozen from the start, by its definition
+                self._begin_stage()
+                self._conclude(0)
+
+    def _prepared(self) -> Survey:
+        if self._survey is None:
+            raise UnitError(
+                "the freezer has seen no training pass yet: call freezer.model(...) or freezer.prepare(...)"
+            )
+        return self._survey
+
+    def _before_training(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.prepare(*args, **kwargs)
+        self._passes += batch_size(args, kwargs) / self._reference
+
+    # -- one step ----------------------------------------------------------------------------------------------------
+
+    def step(self) -> FreezeEvent | None:
+        """Call once after each ``optimizer.step()``, on every rank.
+
+        Returns:
+            What changed, or ``None``.
+
+        Raises:
+            AgreementError: ranks hold different plans or are at different steps.
+            PlanError, ConfigError: the policy's verdict must not be applied.
+            VerificationError: the model is not in the state that the plan demands.
+        """
+        self._prepared()
+        self._step += 1
+        self.costs.add_passes(self._passes, self.parallel.world_size, self._now, self._full, self._prefix)
+        self.costs.add_reduced(*self.parallel.reduced(), self._full_bytes)
+        self._passes = 0.0
+        self._applier.refuse_late_use()
+        event = None
+        if self._decides and self.schedule.delay and self.schedule.takes_effect(self._step):
+            event = self._conclude(self._step - self.schedule.delay)
+        if self.schedule.is_snapshot(self._step):
+            self._record()
+        if self._decides and self.schedule.is_stage(self._step):
+            self._begin_stage()
+            if not self.schedule.delay:
+                event = self._conclude(self._step)
+        return event
+
+    def _record(self) -> None:
+        if self.parallel.rank != 0:
+            return
+        with Stopwatch() as watch:
+            active = [u.name for u in self.units if u.used and u.name not in self.plan.frozen]
+            self.windows.append(self._step, self._sampler.sample(active))
+        self.costs.spend("snapshot", watch.seconds)
+
+    def _begin_stage(self) -> None:
+        if self.parallel.rank != 0:
+            return
+        with Stopwatch() as watch:
+            self._decisions.begin(
+                PolicyContext(
+                    step=self._step,
+                    total_steps=self.schedule.total_steps,
+                    units=tuple(u for u in self.units if u.used),
+                    frozen=frozenset(self.plan.frozen),
+                    windows={u.name: tuple(self.windows.read(u.name)) for u in self.units if u.used},
+                    learning_rate=float(self.optimizer.param_groups[0]["lr"]),
+                    initial_learning_rate=self._initial_rate,
+                    config=self.config,
+                )
+            )
+        self.costs.spend("stage", watch.seconds)
+
+    def _conclude(self, stage: int) -> FreezeEvent | None:
+        """Rank 0 plans, everybody agrees, everybody applies."""
+        with Stopwatch() as watch:
+            message: dict[str, Any] | FreezerError | None = None
+            if self.parallel.rank == 0:
+                try:
+                    plan, self._planner = make_plan(
+                        self.plan,
+                        self._planner,
+                        self._decisions.take(stage),
+                        self.units,
+                        self.config,
+                        step=self._step,
+                        pinned=self._pinned,
+                    )
+                    message = {"plan": plan.to_dict(), "step": self._step, "planner": self._planner.to_dict()}
+                except FreezerError as error:
+                    message = error
+            agreed = self.parallel.share(message)
+            plan = FreezePlan.from_dict(agreed["plan"])
+            self._planner = PlannerState.from_dict(agreed["planner"])
+            # the plan before it is part of it: two ranks that froze different units must not go on
+            self.parallel.same("the plan, or the step", [self._step, self.plan.digest, plan.digest])
+            check(plan, self.units, self._pinned)
+        self.costs.spend("agree", watch.seconds)
+        before, self.plan = self.plan, plan
+        if plan.digest == before.digest:
+            return None
+        with Stopwatch() as watch:
+            self._enact(first=False)
+        self.costs.spend("apply", watch.seconds)
+        return self._announce(before, plan)
+
+    def _announce(self, before: FreezePlan, plan: FreezePlan) -> FreezeEvent:
+        event = FreezeEvent.between(before, plan, self.units)
+        self.history.append(event.to_dict())
+        if self.on_event is not None:
+            self.on_event(event)
+        return event
+
+    def _enact(self, *, first: bool) -> None:
+        """Bring the model to the plan, and the wrapper and the price of a step with it."""
+        found = self._prepared()
+        self.model.use(self._bare)  # the old wrapper's hooks must be gone before the new one's come
+        self._applier.apply(self.plan.frozen)
+        self.model.use(self.parallel.wrap(self._bare, first=first, unused=self._applier.unused))
+        if first:  # the first wrapping sends rank 0's weights to the others
+            self._applier.remember()
+        self._now: StepFlops = step_flops(found, self.plan.frozen)
+        self._prefix: StepFlops = step_flops(found, leading(found.units, self.plan.frozen))
+
+    # -- reports and state -------------------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """The freeze status document's part that the engine knows; JSON values."""
+        found = self._survey
+        filled = {u.name: len(self.windows.read(u.name)) for u in found.units} if found else {}
+        pinned = self._pinned if found else frozenset()
+        return {
+            "step": self._step,
+            "plan_seq": self.plan.seq,
+            "plan_hash": self.plan.digest,
+            "policy": self._decisions.policy.name,
+            "mode": self.config.mode,
+            "units": unit_rows(found.units if found else [], self.plan, self._planner, self.history, pinned, filled),
+            "savings": self.costs.savings(),
+            "next_stage_at_step": self.schedule.next_stage(self._step) if self._decides else None,
+        }
+
+    def report(self) -> dict[str, Any]:
+        """Costs and outcome of the run so far; measured figures and estimates apart. JSON values."""
+        return {
+            "steps": self._step,
+            "total_steps": self.schedule.total_steps,
+            "ranks": self.parallel.world_size,
+            "policy": self._decisions.policy.name,
+            "units": len(self._survey.units) if self._survey else 0,
+            "frozen_units": list(self.plan.frozen),
+            "history": list(self.history),
+            **self.costs.report(),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a bit-exact resume needs; plain values and bytes. Rank 0's serves every rank."""
+        rank0 = self.parallel.rank == 0
+        windows = dump(self.windows) if rank0 else {}
+        return {
+            "version": 1,
+            "step": self._step,
+            "plan": self.plan.to_dict(),
+            "planner": self._planner.to_dict(),
+            "decisions": self._decisions.state_dict(),
+            "windows": windows,
+            "history": list(self.history),
+            "costs": self.costs.to_dict(),
+            "initial_rate": self._initial_rate,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore :meth:`state_dict`, before or after :meth:`prepare`; load model and optimizer first."""
+        self._step = int(state["step"])
+        self.plan = FreezePlan.from_dict(state["plan"])
+        self._planner = PlannerState.from_dict(state["planner"])
+        self._decisions.load_state_dict(state["decisions"])
+        self.history = [dict(entry) for entry in state["history"]]
+        self.costs = Costs.from_dict(state["costs"])
+        self._initial_rate = float(state["initial_rate"])
+        self._restored = True
+        if self.parallel.rank == 0:
+            restore(self.windows, state["windows"])
+        if self._survey is not None:
+            check(self.plan, self.units, self._pinned)
+            self._applier.forget()
+            self._enact(first=False)
+
+    def close(self) -> None:
+        """End the policy's thread. The model stays as it is, hooks included."""
+        self._decisions.close()

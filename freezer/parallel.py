@@ -1,0 +1,171 @@
+"""How ranks train together and agree: one strategy object for each way. Single process and DDP in this version."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from datetime import timedelta
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch._C._distributed_c10d import GradBucket
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.nn.parallel import DistributedDataParallel
+
+from freezer import errors
+from freezer.errors import AgreementError, ConfigError, FreezerError
+
+
+class ParallelStrategy(Protocol):
+    """What the freezer needs from a way of training in parallel."""
+
+    rank: int
+    world_size: int
+
+    def wrap(self, model: nn.Module, *, first: bool, unused: Collection[str] = ()) -> nn.Module:
+        """The module to call in training. Called anew whenever the set of trained parameters changed."""
+
+    def share(self, message: dict[str, Any] | FreezerError | None) -> dict[str, Any]:
+        """Rank 0's message (JSON values) on every rank; rank 0's error is raised on every rank."""
+
+    def same(self, what: str, value: Any) -> None:
+        """Raise :class:`AgreementError` on every rank unless all pass an equal value."""
+
+    def reduced(self) -> tuple[int, int]:
+        """Gradient bytes really reduced and synchronisations since the last call."""
+
+
+class Single:
+    """One process: nothing to wrap, nobody to agree with."""
+
+    rank = 0
+    world_size = 1
+
+    def wrap(self, model: nn.Module, *, first: bool, unused: Collection[str] = ()) -> nn.Module:  # noqa: ARG002
+        return model
+
+    def share(self, message: dict[str, Any] | FreezerError | None) -> dict[str, Any]:
+        if isinstance(message, FreezerError):
+            raise message
+        return message or {}
+
+    def same(self, what: str, value: Any) -> None:
+        """Nobody else is there."""
+
+    def reduced(self) -> tuple[int, int]:
+        return 0, 0
+
+
+class _ReducedBytes:
+    """State of the communication hook: what all-reduce was given."""
+
+    def __init__(self, group: dist.ProcessGroup) -> None:
+        self.group = group
+        self.bytes = 0
+        self.syncs = 0
+
+
+def _count_and_reduce(state: _ReducedBytes, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
+    buffer = bucket.buffer()
+    state.bytes += buffer.numel() * buffer.element_size()
+    state.syncs += bucket.is_last()
+    return allreduce_hook(state.group, bucket)
+
+
+class DDP:
+    """``DistributedDataParallel``, wrapped anew at every change: flipping ``requires_grad`` under a live wrapper leaves
+    gradients unsynchronised, and ``find_unused_parameters`` would save no bytes.
+
+    Plans travel over a gloo group of their own, because NCCL carries no CPU tensors.
+    """
+
+    def __init__(
+        self,
+        process_group: dist.ProcessGroup | None = None,
+        control_group: dist.ProcessGroup | None = None,
+        *,
+        timeout: timedelta = timedelta(minutes=10),
+    ) -> None:
+        group = process_group or dist.group.WORLD
+        if group is None:
+            raise ConfigError("DDP needs torch.distributed.init_process_group() first")
+        self.group = group
+        self.rank = dist.get_rank(group)
+        self.world_size = dist.get_world_size(group)
+        self._ranks = dist.get_process_group_ranks(group)
+        self.control = control_group or dist.new_group(self._ranks, timeout=timeout, backend="gloo")
+        self._counter = _ReducedBytes(group)
+
+    def wrap(self, model: nn.Module, *, first: bool, unused: Collection[str] = ()) -> nn.Module:
+        """A fresh wrapper. Weights are sent from rank 0 only the first time; later they are equal already."""
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(  # type: ignore[no-untyped-call]
+            model, list(unused)
+        )
+        wrapper = DistributedDataParallel(model, process_group=self.group, init_sync=first)
+        wrapper.register_comm_hook(self._counter, _count_and_reduce)
+        return wrapper
+
+    def share(self, message: dict[str, Any] | FreezerError | None) -> dict[str, Any]:
+        box: list[Any] = [None]
+        if self.rank == 0:
+            failed = isinstance(message, FreezerError)
+            box = [{"error": type(message).__name__, "text": str(message)} if failed else {"value": message or {}}]
+        dist.broadcast_object_list(box, src=self._ranks[0], group=self.control)
+        if isinstance(message, FreezerError):
+            raise message
+        answer: dict[str, Any] = box[0]
+        if "error" in answer:
+            kind = getattr(errors, answer["error"], FreezerError)
+            raise kind(f"rank 0: {answer['text']}")
+        value: dict[str, Any] = answer["value"]
+        return value
+
+    def same(self, what: str, value: Any) -> None:
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value, group=self.control)
+        others = {rank: other for rank, other in enumerate(values) if other != values[0]}
+        if others:
+            said = "; ".join(f"rank {rank}: {other}" for rank, other in {0: values[0], **others}.items())
+            raise AgreementError(f"ranks disagree about {what}: {said}")
+
+    def reduced(self) -> tuple[int, int]:
+        seen = (self._counter.bytes, self._counter.syncs)
+        self._counter.bytes = self._counter.syncs = 0
+        return seen
+
+
+def detect() -> ParallelStrategy:
+    """DDP where a process group of several ranks is up, else a single process."""
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        return DDP()
+    return Single()
+
+
+def refuse_unsupported(model: nn.Module) -> None:
+    """Raise for wrappers under which units cannot be frozen.
+
+    Raises:
+        ConfigError: the model is compiled, sharded, or wrapped already; the message says what to pass instead.
+    """
+    for module in model.modules():
+        kind = type(module).__name__
+        if kind == "OptimizedModule" or getattr(module, "_compiled_call_impl", None) is not None:
+            raise ConfigError("torch.compile is not supported yet: pass the model before compiling it")
+        if isinstance(module, DistributedDataParallel | nn.DataParallel):
+            raise ConfigError(f"pass the bare model, not {kind}: the freezer wraps it, and again at every change")
+        if kind == "FullyShardedDataParallel" or any(c.__name__ == "FSDPModule" for c in type(module).__mro__):
+            raise ConfigError("FSDP is not supported yet: use DDP, or train in one process")
+
+
+class Stopwatch:
+    """``with Stopwatch() as watch: ...`` then ``watch.seconds``."""
+
+    def __enter__(self) -> Stopwatch:
+        self._start = time.perf_counter()
+        self.seconds = 0.0
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds = time.perf_counter() - self._start

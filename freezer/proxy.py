@@ -1,0 +1,75 @@
+"""The module that a training loop calls: stable while the wrapper inside is rebuilt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+class ModelProxy(nn.Module):
+    """Stands for the user's model. Names, state dict and attributes are the bare model's, without any prefix.
+
+    Passes without gradients go to the bare model, so that rank 0 can evaluate alone.
+    """
+
+    def __init__(self, model: nn.Module, before_training: Callable[[tuple[Any, ...], dict[str, Any]], None]) -> None:
+        super().__init__()
+        self.module = model
+        self._before_training = before_training
+        self._inner: nn.Module
+        self.use(model)
+
+    def use(self, inner: nn.Module) -> None:
+        """Call ``inner`` in training from now on."""
+        # outside of the module tree: a DDP wrapper holds the model too, and would double every name
+        object.__setattr__(self, "_inner", inner)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return self.module(*args, **kwargs)
+        self._before_training(args, kwargs)
+        return self._inner(*args, **kwargs)
+
+    def no_sync(self) -> AbstractContextManager[None]:
+        """DDP's ``no_sync()`` for gradient accumulation; does nothing in a single process."""
+        if isinstance(self._inner, DistributedDataParallel):
+            return self._inner.no_sync()
+        return nullcontext()
+
+    def train(self, mode: bool = True) -> ModelProxy:
+        self.training = mode
+        self.module.train(mode)
+        return self
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Parameter]]:
+        return self.module.named_parameters(prefix, recurse, remove_duplicate)
+
+    def named_buffers(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Tensor]]:
+        return self.module.named_buffers(prefix, recurse, remove_duplicate)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        return self.module.state_dict(*args, **kwargs)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        return self.module.load_state_dict(state_dict, strict, assign)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("module"), name)
+
+
+def batch_size(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    """Values in the first tensor of a call: how two batches are compared in size. At least 1."""
+    first = next((a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)), None)
+    return max(1, first.numel()) if first is not None else 1
