@@ -81,11 +81,13 @@ def reachable() -> Iterator[None]:
     """Turn every way in which a store can be out of service into StoreUnavailable."""
     try:
         yield
-    except (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError) as error:
-        raise StoreUnavailable(f"the job store does not answer: {error}") from error
+    except (redis.ConnectionError, redis.TimeoutError) as error:
+        raise StoreUnavailable(f"the store does not answer: {error}") from error
+    except (redis.OutOfMemoryError, redis.ReadOnlyError) as error:
+        raise StoreUnavailable(f"the store refuses to write: {error}") from error
     except redis.ResponseError as error:
-        if str(error).startswith(("OOM", "MISCONF", "LOADING", "MASTERDOWN", "NOAUTH", "WRONGPASS")):
-            raise StoreUnavailable(f"the job store refuses to work: {error}") from error
+        if str(error).startswith(("MISCONF", "MASTERDOWN", "NOREPLICAS")):
+            raise StoreUnavailable(f"the store refuses to work: {error}") from error
         raise
 
 
@@ -109,8 +111,7 @@ class Driver:
     def _do(self, step: Step) -> Any:
         match step:
             case Call(args):
-                client: Any = self.client
-                return client.execute_command(*args)
+                return cast(Any, self.client).execute_command(*args)
             case Eval(script, keys, args):
                 try:
                     return self.client.evalsha(script.sha, len(keys), *keys, *args)
@@ -119,7 +120,7 @@ class Driver:
             case Batch(calls):
                 with self.client.pipeline(transaction=True) as pipe:
                     for call in calls:
-                        pipe.execute_command(*call.args)
+                        cast(Any, pipe).execute_command(*call.args)
                     return pipe.execute()
             case Pause(seconds):
                 time.sleep(seconds)

@@ -121,6 +121,18 @@ class EmbeddedServer:
             raise
         return self
 
+    def revive(self) -> None:
+        """Start the server again after it died: same data, same URL.
+
+        Raises:
+            EmbeddedError: it does not come up, or was never started.
+        """
+        if self._process is None:
+            raise EmbeddedError("the embedded server is not running")
+        terminate(self._process, STOP_SECONDS)
+        self._spawn(find_server())
+        self._await_ready()
+
     def stop(self) -> None:
         """Shut down in order (what is durable is on disk), and take the socket away. Safe to repeat."""
         if self._process is not None:

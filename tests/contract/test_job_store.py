@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -100,7 +101,7 @@ class TestRecords:
         job = store.create(record())[0]
         seen: list[float] = []
         before = store.now()
-        store.update(job.id, lambda _, now: seen.append(now))  # type: ignore[func-returns-value]
+        store.update(job.id, lambda _, now: seen.append(now))
         assert before <= seen[0] <= store.now()
 
 
@@ -236,7 +237,7 @@ class TestFence:
         again = store.update(job.id, partial(state.claim, owner="w2", lease_seconds=60))
         assert again.fence == 2
         before = (store.get(job.id), store.events(job.id))
-        writes = [
+        writes: list[Callable[[], object]] = [
             lambda: store.update(job.id, partial(state.renew, fence=1, lease_seconds=60)),
             lambda: store.append_event(job.id, Event(type="x", at=1.0), fence=1),
             lambda: store.put_freeze(job.id, 1, {"old": True}),

@@ -1,0 +1,237 @@
+"""Windows of weight snapshots on Redis, for everybody outside the training process.
+
+Training never waits for this store: :class:`WriteBehindWindows` keeps the ring in the process, and mirrors it from a
+thread that may fall behind, lose snapshots, or find no server at all.
+
+Keys, after the prefix::
+
+    windows:<job id>           set of unit names
+    window:<job id>:<unit>     list of encoded snapshots (see freezer.windows), newest first
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from freezer.windows import MemoryWindows, Snapshot, WindowStore, decode, encode
+from workers._redis import AsyncDriver, Batch, Call, Driver, Op
+from workers.jobs.errors import StoreUnavailable
+
+_log = logging.getLogger(__name__)
+
+
+class WindowOps:
+    """Operations on the windows of one job."""
+
+    def __init__(self, prefix: str, job_id: str) -> None:
+        self._set, self._prefix = f"{prefix}windows:{job_id}", f"{prefix}window:{job_id}:"
+
+    def _key(self, unit: str) -> str:
+        return self._prefix + unit
+
+    def append(self, values: Mapping[str, bytes], replaced: Collection[str], capacity: int, ttl: float) -> Op[None]:
+        """One encoded snapshot of each unit, in one round trip. It takes the newest one's place for ``replaced``."""
+        millis, calls = max(1, round(ttl * 1000)), []
+        for unit, data in values.items():
+            key = self._key(unit)
+            calls += [Call(("LPOP", key))] if unit in replaced else []
+            calls += [Call(("LPUSH", key, data)), Call(("LTRIM", key, 0, capacity - 1)), Call(("PEXPIRE", key, millis))]
+        if calls:
+            yield Batch((*calls, Call(("SADD", self._set, *values)), Call(("PEXPIRE", self._set, millis))))
+
+    def newest(self, units: Sequence[str]) -> Op[dict[str, int]]:
+        """Step of the newest snapshot of each unit that has one."""
+        if not units:
+            return {}
+        replies = yield Batch(tuple(Call(("LINDEX", self._key(unit), 0)) for unit in units))
+        return {unit: decode(data).step for unit, data in zip(units, replies, strict=True) if data is not None}
+
+    def read(self, unit: str) -> Op[list[Snapshot]]:
+        return [decode(data) for data in reversed((yield Call(("LRANGE", self._key(unit), 0, -1))))]
+
+    def units(self) -> Op[list[str]]:
+        return sorted(name.decode() for name in (yield Call(("SMEMBERS", self._set))))
+
+    def drop(self, units: Sequence[str]) -> Op[None]:
+        if units:
+            yield Batch((Call(("DEL", *map(self._key, units))), Call(("SREM", self._set, *units))))
+
+
+class RedisWindows:
+    """:class:`freezer.windows.WindowStore` on Redis. Every method may raise StoreUnavailable. One writer at a time.
+
+    Args:
+        url, prefix: as for :class:`workers.redis_store.RedisJobStore`.
+        job_id: whose windows.
+        capacity: snapshots kept of each unit.
+        ttl_seconds: after the last snapshot of a unit its window is forgotten.
+    """
+
+    def __init__(self, url: str, prefix: str, job_id: str, capacity: int, ttl_seconds: float) -> None:
+        if capacity < 1:
+            raise ValueError("capacity must be at least 1")
+        self._capacity, self._ttl = capacity, ttl_seconds
+        self._driver, self._ops = Driver(url, decode=False), WindowOps(prefix, job_id)
+        self._newest: dict[str, int] = {}
+
+    def append(self, step: int, values: Mapping[str, bytes]) -> None:
+        unknown = [unit for unit in values if unit not in self._newest]
+        self._newest |= self._driver.run(self._ops.newest(unknown))
+        for unit in values:
+            if (last := self._newest.get(unit, step)) > step:
+                raise ValueError(f"snapshot of {unit!r} at step {step} after one at step {last}")
+        replaced = {unit for unit in values if self._newest.get(unit) == step}
+        encoded = {unit: encode(Snapshot(step, bytes(data))) for unit, data in values.items()}
+        try:
+            self._driver.run(self._ops.append(encoded, replaced, self._capacity, self._ttl))
+        except StoreUnavailable:
+            self._newest.clear()  # it may have been written or not: look again before the next one
+            raise
+        self._newest |= dict.fromkeys(values, step)
+
+    def read(self, unit: str) -> list[Snapshot]:
+        return self._driver.run(self._ops.read(unit))
+
+    def units(self) -> list[str]:
+        return self._driver.run(self._ops.units())
+
+    def drop(self, unit: str) -> None:
+        self._newest.pop(unit, None)
+        self._driver.run(self._ops.drop([unit]))
+
+    def clear(self) -> None:
+        self._newest.clear()
+        self._driver.run(self._ops.drop(self.units()))
+
+    def close(self) -> None:
+        self._driver.close()
+
+
+class AsyncWindowReader:
+    """Reads windows in an event loop. Every method may raise StoreUnavailable."""
+
+    def __init__(self, url: str, prefix: str = "smartfrz:") -> None:
+        self._driver, self._prefix = AsyncDriver(url, decode=False), prefix
+
+    async def read(self, job_id: str, unit: str) -> Sequence[Snapshot]:
+        """The unit's window, oldest first; empty when there is none (any more)."""
+        return await self._driver.run(WindowOps(self._prefix, job_id).read(unit))
+
+    async def units(self, job_id: str) -> Sequence[str]:
+        """Names of the units that were recorded, sorted."""
+        return await self._driver.run(WindowOps(self._prefix, job_id).units())
+
+    async def close(self) -> None:
+        await self._driver.close()
+
+
+class WriteBehindWindows:
+    """A local ring that is complete at once, and a mirror elsewhere that follows when it can.
+
+    Nothing here waits for the mirror or raises what it raises. What does not reach it is counted in ``dropped``: the
+    oldest writes when more than ``bound`` wait, and each write that the mirror refuses. A new mirror, the first one or
+    one after a failure, starts as a copy of the whole ring.
+
+    Args:
+        local: answers every read.
+        remote_factory: makes the mirror, in the thread, when it is first needed; called again after a failure.
+        bound: writes that may wait.
+    """
+
+    def __init__(self, local: MemoryWindows, remote_factory: Callable[[], WindowStore], *, bound: int = 256) -> None:
+        self.dropped = 0
+        self._local, self._make, self._bound = local, remote_factory, bound
+        self._waiting: deque[Callable[[WindowStore], None]] = deque()
+        self._news = threading.Condition()
+        self._busy = self._closing = False
+        self._thread = threading.Thread(target=self._mirror, name="window-mirror", daemon=True)
+        self._thread.start()
+
+    def append(self, step: int, values: Mapping[str, bytes]) -> None:
+        copy = {unit: bytes(data) for unit, data in values.items()}
+        self._write(lambda windows: windows.append(step, copy))
+
+    def read(self, unit: str) -> Sequence[Snapshot]:
+        return self._local.read(unit)
+
+    def units(self) -> Sequence[str]:
+        return self._local.units()
+
+    def drop(self, unit: str) -> None:
+        self._write(lambda windows: windows.drop(unit))
+
+    def clear(self) -> None:
+        self._write(lambda windows: windows.clear())
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until the mirror has caught up; False when it has not by then."""
+        with self._news:
+            return self._news.wait_for(lambda: not self._waiting and not self._busy, timeout)
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Give the mirror so many seconds to catch up, then end."""
+        self.flush(timeout)
+        with self._news:
+            self._closing = True
+            self.dropped += len(self._waiting)
+            self._waiting.clear()
+            self._news.notify_all()
+        self._thread.join(timeout)
+
+    def _write(self, write: Callable[[WindowStore], None]) -> None:
+        with self._news:
+            write(self._local)
+            if self._closing:
+                return
+            if len(self._waiting) >= self._bound:
+                self._waiting.popleft()
+                self.dropped += 1
+            self._waiting.append(write)
+            self._news.notify_all()
+
+    def _mirror(self) -> None:
+        remote: WindowStore | None = None
+        while True:
+            with self._news:
+                self._busy = False
+                self._news.notify_all()
+                self._news.wait_for(lambda: self._waiting or self._closing)
+                if not self._waiting:
+                    break
+                write, self._busy = self._waiting.popleft(), True
+            try:
+                if remote is None:
+                    remote = self._make()
+                    self._copy(remote)
+                else:
+                    write(remote)
+            except Exception as error:  # whatever the mirror does, training goes on
+                with self._news:
+                    self.dropped += 1
+                if self.dropped == 1 or not isinstance(error, StoreUnavailable):
+                    _log.warning("window mirror: %s", error)
+                _shut(remote)
+                remote = None
+        _shut(remote)
+
+    def _copy(self, remote: WindowStore) -> None:
+        steps: dict[int, dict[str, bytes]] = defaultdict(dict)
+        with self._news:
+            self._waiting.clear()  # the ring holds what they would write
+            for unit in self._local.units():
+                for snapshot in self._local.read(unit):
+                    steps[snapshot.step][unit] = snapshot.values
+        remote.clear()
+        for step in sorted(steps):
+            remote.append(step, steps[step])
+
+
+def _shut(remote: WindowStore | None) -> None:
+    close = getattr(remote, "close", None)
+    if close is not None:
+        with contextlib.suppress(Exception):
+            close()
