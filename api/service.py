@@ -1,0 +1,147 @@
+"""Use cases of the API, on ports. Knows no HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import anyio.to_thread
+
+from api.hub import Hub
+from api.ports import WindowReader
+from api.settings import ApiSettings
+from workers.jobs import state
+from workers.jobs.errors import Problem, SpecInvalid
+from workers.jobs.layout import JobFiles
+from workers.jobs.ports import AsyncJobStore, Change, WakeUp
+from workers.jobs.record import JobRecord, new_job_id
+from workers.jobs.spec import JobSpec
+
+QUEUE_WINDOW = 1000
+"""Positions in the queue are told up to here."""
+
+Validate = Callable[[JobSpec, ApiSettings], Sequence[Problem]]
+_log = logging.getLogger("smartfrz.api")
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A record with its place in the queue (1 first; ``None`` when it does not wait) and the store's time."""
+
+    record: JobRecord
+    position: int | None
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class Jobs:
+    """Everything that can be done with jobs. Made once, in the composition root."""
+
+    settings: ApiSettings
+    store: AsyncJobStore
+    windows: WindowReader
+    wakeup: WakeUp
+    hub: Hub
+    validate: Validate
+
+    def files(self, job_id: str) -> JobFiles:
+        return JobFiles(self.settings.home, job_id)
+
+    async def check(self, spec: JobSpec) -> None:
+        """Raises SpecInvalid."""
+        problems = await anyio.to_thread.run_sync(self.validate, spec, self.settings)
+        if problems:
+            raise SpecInvalid(list(problems))
+
+    async def create(self, spec: JobSpec, *, idempotency_key: str | None = None) -> tuple[Placed, bool]:
+        """Check, write, wake. Returns the job and whether it is new.
+
+        Raises:
+            SpecInvalid, IdempotencyConflict, StoreUnavailable: nothing was written.
+        """
+        await self.check(spec)
+        now = await self.store.now()
+        record = JobRecord(id=new_job_id(now), spec=spec, created_at=now, queued_at=now, updated_at=now)
+        idempotency = (idempotency_key, body_hash(spec)) if idempotency_key is not None else None
+        stored, is_new = await self.store.create(record, idempotency=idempotency)
+        if is_new:
+            await self._wake()
+        return await self.place(stored), is_new
+
+    async def _wake(self) -> None:
+        try:
+            await anyio.to_thread.run_sync(self.wakeup.wake)
+        except Exception as error:  # whatever the broker's client raises: the reaper sends another
+            _log.warning("no wake-up was sent (%s); the reaper sends another", error)
+
+    async def get(self, job_id: str) -> Placed:
+        """Raises JobNotFound."""
+        return await self.place(await self.store.get(job_id))
+
+    async def place(self, record: JobRecord) -> Placed:
+        return (await self.place_all([record]))[0]
+
+    async def place_all(self, records: Sequence[JobRecord]) -> list[Placed]:
+        """Add the places in the queue; asks for the queue only when one of the jobs waits."""
+        now, places = await self.store.now(), {}
+        if any(record.status == "queued" for record in records):
+            places = {r.id: n for n, r in enumerate(await self.store.queued(QUEUE_WINDOW), 1)}
+        return [Placed(r, places.get(r.id) if r.status == "queued" else None, now) for r in records]
+
+    async def search(
+        self,
+        *,
+        limit: int,
+        after: str | None,
+        newest_first: bool,
+        status: Collection[str],
+        name: str | None,
+        metadata: dict[str, str],
+    ) -> tuple[list[Placed], bool]:
+        """One page and whether more follow."""
+        records, more = await self.store.list(
+            limit=limit, after=after, newest_first=newest_first, status=status, name=name, metadata=metadata or None
+        )
+        return await self.place_all(records), more
+
+    async def wait(self, job_id: str, seconds: float, unchanged: Callable[[Placed], bool]) -> Placed:
+        """The job as soon as it is not ``unchanged``, or as it is when the time is over or the server stops."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + min(seconds, self.settings.wait_max_seconds)
+        while True:
+            placed = await self.get(job_id)
+            left = deadline - loop.time()
+            if left <= 0 or placed.record.terminal or not unchanged(placed) or self.hub.closing.is_set():
+                return placed
+            try:
+                await asyncio.wait_for(self.hub.closing.wait(), min(left, self.settings.wait_poll_seconds))
+            except TimeoutError:
+                continue
+
+    async def cancel(self, job_id: str) -> tuple[Placed, bool]:
+        """Ask for the end. Returns the job and whether this call changed it.
+
+        Raises:
+            JobNotFound.
+            IllegalTransition: it succeeded or failed.
+        """
+        changed = False
+
+        def decide(record: JobRecord, now: float) -> Change | None:
+            nonlocal changed
+            change = state.cancel(record, now)
+            changed = change is not None
+            return change
+
+        record = await self.store.update(job_id, decide)
+        return await self.place(record), changed
+
+
+def body_hash(spec: JobSpec) -> str:
+    """Hash of what a spec means: order of keys, white space and defaults left out or spelled out make no difference."""
+    text = json.dumps(spec.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,62 @@
+"""Prometheus: gauges from the store at scrape time, histograms of this process's requests."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from workers.jobs.ports import AsyncJobStore
+from workers.jobs.record import Status
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+STATUSES: tuple[str, ...] = Status.__args__  # type: ignore[attr-defined]
+WORKER_STATES = ("idle", "busy", "draining")
+
+
+class Telemetry:
+    """What this process measured itself. One per app, so that several can live in one process."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._requests = Histogram(
+            "smartfrz_http_request_duration_seconds",
+            "Time from the request to the end of its answer.",
+            ("method", "route", "code"),
+            registry=self._registry,
+        )
+
+    def observe(self, method: str, route: str, code: int, seconds: float) -> None:
+        """``route`` is the template, never a raw path."""
+        self._requests.labels(method, route, str(code)).observe(seconds)
+
+    def render(self) -> bytes:
+        return generate_latest(self._registry)
+
+
+async def render_gauges(store: AsyncJobStore) -> bytes:
+    """The store's state now. Raises StoreUnavailable."""
+    registry = CollectorRegistry()
+    counts, now, queued = await store.counts(), await store.now(), await store.queued(1000)
+    jobs = Gauge("smartfrz_jobs", "Jobs by status.", ("status",), registry=registry)
+    for status in STATUSES:
+        jobs.labels(status).set(counts.get(status, 0))
+    Gauge("smartfrz_queue_depth", "Jobs that wait for a worker.", registry=registry).set(counts.get("queued", 0))
+    oldest = max((now - record.queued_at for record in queued), default=0.0)
+    age = Gauge("smartfrz_queue_oldest_age_seconds", "Age of the oldest waiting job; 0 for none.", registry=registry)
+    age.set(max(0.0, oldest))
+    alive = await store.workers()
+    workers = Gauge("smartfrz_workers", "Workers alive, by state.", ("state",), registry=registry)
+    for state in WORKER_STATES:
+        workers.labels(state).set(sum(worker.state == state for worker in alive))
+    frozen = Gauge(
+        "smartfrz_job_frozen_parameters_ratio",
+        "Share of the parameters that is frozen, of active jobs.",
+        ("job",),
+        registry=registry,
+    )
+    for record in await store.active():
+        units = (await store.get_freeze(record.id) or {}).get("units", [])
+        total = sum(unit.get("parameters", 0) for unit in units)
+        held = sum(unit.get("parameters", 0) for unit in units if unit.get("state") == "frozen")
+        frozen.labels(record.id).set(held / total if total else 0.0)
+    return generate_latest(registry)

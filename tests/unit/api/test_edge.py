@@ -1,0 +1,153 @@
+"""Keys, errors, limits: what holds for every request."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.auth import Keys, KeyUnavailable, is_loopback, load_keys
+from api.settings import ApiSettings
+
+PROBLEM = "application/problem+json"
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/models", "/metrics", "/openapi.json", "/v1/version", "/nowhere"])
+@pytest.mark.parametrize("header", [None, "Bearer wrong-key-0123456789", "Basic test-key-0123456789", "Bearer ", "x"])
+async def test_every_path_needs_the_key(world: Any, path: str, header: str | None) -> None:
+    async with world.connect(**({"Authorization": header} if header else {})) as client:
+        answer = await client.get(path)
+    assert (answer.status_code, answer.headers["content-type"], answer.json()["code"]) == (401, PROBLEM, "UNAUTHORIZED")
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+async def test_the_probes_and_the_shell_of_the_docs_are_open(world: Any) -> None:
+    async with world.connect() as client:
+        for path in ("/livez", "/readyz", "/docs"):
+            assert (await client.get(path)).status_code == 200, path
+        page = (await client.get("/docs")).text
+    assert "http://" not in page
+    assert "https://" not in page
+
+
+async def test_readyz_tells_of_a_store_that_is_down_and_livez_does_not(world: Any) -> None:
+    world.store.available = False
+    async with world.connect() as client:
+        ready, live = await client.get("/readyz"), await client.get("/livez")
+    assert (ready.status_code, live.status_code) == (503, 200)
+    assert ready.headers["retry-after"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/v1/nowhere", 404, "NOT_FOUND"),
+        ("PUT", "/v1/jobs", 405, "METHOD_NOT_ALLOWED"),
+        ("POST", "/v1/jobs", 422, "VALIDATION_FAILED"),
+        ("GET", "/v1/jobs?limit=many", 422, "VALIDATION_FAILED"),
+    ],
+)
+async def test_every_error_is_a_problem(world: Any, method: str, path: str, status: int, code: str) -> None:
+    answer = await world.client.request(method, path)
+    body = answer.json()
+    assert (answer.status_code, answer.headers["content-type"], body["code"]) == (status, PROBLEM, code)
+    assert body["instance"] == path.partition("?")[0]
+    assert body["request_id"] == answer.headers["x-request-id"]
+    assert set(body) == {"type", "title", "status", "detail", "instance", "code", "request_id", "metadata", "errors"}
+
+
+async def test_an_unexpected_error_is_500_without_a_traceback(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise RuntimeError("secret detail")
+
+    monkeypatch.setattr(world.store, "counts", broken)
+    answer = await world.client.get("/v1/queues")
+    assert (answer.status_code, answer.headers["content-type"], answer.json()["code"]) == (500, PROBLEM, "INTERNAL")
+    assert "secret" not in answer.text
+    assert "Traceback" not in answer.text
+
+
+async def test_broken_json_is_422_at_the_root(world: Any) -> None:
+    headers = {"Content-Type": "application/json"}
+    answer = await world.client.post("/v1/jobs", content=b'{"name": ', headers=headers)
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "")
+
+
+async def test_a_body_over_the_limit_is_413_declared_or_not(make_world: Any) -> None:
+    world = make_world(max_body_bytes=2048)
+
+    async def chunks() -> Any:
+        for _ in range(10):
+            yield b"x" * 1024
+
+    async with world.client as client:
+        for content in (b"x" * 4096, chunks()):
+            answer = await client.post("/v1/jobs", content=content)
+            assert (answer.status_code, answer.json()["code"]) == (413, "BODY_TOO_LARGE")
+
+
+async def test_a_request_id_is_made_or_taken_over(world: Any) -> None:
+    made = await world.client.get("/livez")
+    taken = await world.client.get("/livez", headers={"X-Request-Id": "mine-1"})
+    refused = await world.client.get("/livez", headers={"X-Request-Id": "a b\t<script>"})
+    assert made.headers["x-request-id"].startswith("req_")
+    assert taken.headers["x-request-id"] == "mine-1"
+    assert refused.headers["x-request-id"].startswith("req_")
+
+
+async def test_openapi_names_the_problem_and_the_key(world: Any) -> None:
+    document = (await world.client.get("/openapi.json")).json()
+    create = document["paths"]["/v1/jobs"]["post"]
+    assert create["responses"]["default"]["content"][PROBLEM]["schema"]["$ref"] == "#/components/schemas/ProblemBody"
+    assert "422" not in create["responses"]
+    assert document["security"] == [{"key": []}]
+    assert document["paths"]["/livez"]["get"]["security"] == []
+    text = str(document)
+    for name in document["components"]["schemas"]:
+        assert name not in ("HTTPValidationError", "ValidationError")
+    for reference in {part.split("'")[0] for part in text.split("#/components/schemas/")[1:]}:
+        assert reference in document["components"]["schemas"], reference
+
+
+def test_the_first_start_makes_a_key_that_only_the_owner_reads(tmp_path: Path) -> None:
+    settings = ApiSettings(home=tmp_path / "home")
+    keys = load_keys(settings)
+    path = tmp_path / "home" / "admin.key"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    key = path.read_text().strip()
+    assert keys.accepts(f"Bearer {key}")
+    assert key not in repr(keys)
+    assert load_keys(settings) == keys
+    assert [p.name for p in path.parent.iterdir()] == ["admin.key"]
+
+
+def test_the_environment_wins_over_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("from-the-file-0123\n")
+    monkeypatch.setenv("SMARTFRZ_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("SMARTFRZ_ADMIN_KEY_FILE", str(secret))
+    assert load_keys(ApiSettings()) == Keys.of("from-the-file-0123")
+    monkeypatch.setenv("SMARTFRZ_ADMIN_KEY", "from-the-variable-0")
+    assert load_keys(ApiSettings()) == Keys.of("from-the-variable-0")
+    assert not (tmp_path / "home").exists()
+
+
+def test_without_a_key_there_is_no_service(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(KeyUnavailable, match="SMARTFRZ_ADMIN_KEY"):
+        load_keys(ApiSettings(home=tmp_path / "file"))
+    with pytest.raises(KeyUnavailable, match="cannot read"):
+        load_keys(ApiSettings(home=tmp_path, admin_key_file=tmp_path / "missing"))
+    (tmp_path / "short").write_text("short")
+    with pytest.raises(KeyUnavailable, match="shorter"):
+        load_keys(ApiSettings(home=tmp_path, admin_key_file=tmp_path / "short"))
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("10.0.0.1", False), ("api", False)],
+)
+def test_loopback(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback
