@@ -96,3 +96,26 @@ def schema_of(options: type[BaseModel]) -> dict[str, Any]:
     for value in schema.get("properties", {}).values():
         value.pop("title", None)
     return schema
+
+
+MODEL_OPTIONS: dict[str, type[BaseModel]] = {
+    "resnet-small": ConvNetOptions,
+    "vgg-small": VggOptions,
+    "mobilenetv2-small": ConvNetOptions,
+    "vit-small": VitOptions,
+    "minilm-l6": MiniLmOptions,
+    "transformers": TransformersOptions,
+    "torchvision": TorchvisionOptions,
+    "code": CodeOptions,
+}
+
+DATA_OPTIONS: dict[str, type[BaseModel]] = {
+    "mnist5k": ImageOptions,
+    "fashion-mnist": ImageOptions,
+    "20newsgroups": TextOptions,
+    "rotten-tomatoes": TextOptions,
+    "folder": FolderOptions,
+    "csv": TableOptions,
+    "jsonl": TableOptions,
+    "code": CodeDataOptions,
+}

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
-from workers.jobs import options as opt
+from workers.jobs.options import DATA_OPTIONS
 from workers.jobs.spec import DataSpec, ModelSpec
 from workers.settings import Settings
 from workers.training.datasets import code, folder, packaged, table
@@ -22,15 +22,15 @@ Reader = Callable[[DataSpec, Any, Settings], Raw]
 SPLIT_SEED = 0
 """Of test splits that are made here: the same for everybody, so that accuracies can be compared."""
 
-_READERS: dict[str, tuple[type[BaseModel], Reader]] = {
-    "mnist5k": (opt.ImageOptions, lambda spec, options, settings: packaged.mnist5k(settings)),  # noqa: ARG005
-    "fashion-mnist": (opt.ImageOptions, lambda spec, options, settings: packaged.fashion_mnist(settings)),  # noqa: ARG005
-    "20newsgroups": (opt.TextOptions, lambda spec, options, settings: packaged.newsgroups(settings)),  # noqa: ARG005
-    "rotten-tomatoes": (opt.TextOptions, lambda spec, options, settings: packaged.rotten_tomatoes(settings)),  # noqa: ARG005
-    "folder": (opt.FolderOptions, folder.folder),
-    "csv": (opt.TableOptions, table.table),
-    "jsonl": (opt.TableOptions, table.table),
-    "code": (opt.CodeDataOptions, code.code),
+_READERS: dict[str, Reader] = {
+    "mnist5k": lambda spec, options, settings: packaged.mnist5k(settings),  # noqa: ARG005
+    "fashion-mnist": lambda spec, options, settings: packaged.fashion_mnist(settings),  # noqa: ARG005
+    "20newsgroups": lambda spec, options, settings: packaged.newsgroups(settings),  # noqa: ARG005
+    "rotten-tomatoes": lambda spec, options, settings: packaged.rotten_tomatoes(settings),  # noqa: ARG005
+    "folder": folder.folder,
+    "csv": table.table,
+    "jsonl": table.table,
+    "code": code.code,
 }
 
 NAMES: tuple[str, ...] = tuple(_READERS)
@@ -52,14 +52,13 @@ def load(spec: DataSpec, settings: Settings, model: ModelSpec | None = None) -> 
     """
     if spec.name not in _READERS:
         raise ConfigInvalid(f"unknown data set {spec.name!r}; known: {', '.join(NAMES)}")
-    schema, reader = _READERS[spec.name]
     try:
-        options = schema.model_validate(spec.options)
+        options = DATA_OPTIONS[spec.name].model_validate(spec.options)
     except ValidationError as error:
         first = error.errors()[0]
         where = "/".join(str(part) for part in first["loc"])
         raise ConfigInvalid(f"data.options.{where}: {first['msg']}") from error
-    raw = reader(spec, options, settings)
+    raw = _READERS[spec.name](spec, options, settings)
     return assemble(raw, spec, options, lambda: _tokenizer(spec, settings, model))
 
 

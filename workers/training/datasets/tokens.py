@@ -46,7 +46,7 @@ def _of_minilm(settings: Settings) -> Tokenize:
     def tokenize(texts: Sequence[str], max_length: int) -> dict[str, Tensor]:
         tokenizer.enable_truncation(max_length)
         tokenizer.enable_padding(length=max_length)
-        # WordPiece never joins words, so words past twice the length cannot matter; long posts are read 3x faster.
+        # WordPiece never joins words, so a long post need not be read past twice the length.
         short = [" ".join(text.split(None, 2 * max_length)[: 2 * max_length]) for text in texts]
         encodings = tokenizer.encode_batch(short)
         return {

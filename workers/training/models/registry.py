@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from torch import nn
 
-from workers.jobs import options as opt
+from workers.jobs.options import MODEL_OPTIONS
 from workers.jobs.spec import ModelSpec
 from workers.settings import Settings
 from workers.training.batch import Kind, TaskInfo
@@ -19,15 +19,15 @@ from workers.training.models.weights import load_initial
 
 Builder = Callable[[ModelSpec, Any, TaskInfo, Settings], nn.Module]
 
-_BUILDERS: dict[str, tuple[type[BaseModel], tuple[Kind, ...], Builder]] = {
-    "resnet-small": (opt.ConvNetOptions, ("image",), resnet.build),
-    "vgg-small": (opt.VggOptions, ("image",), vgg.build),
-    "mobilenetv2-small": (opt.ConvNetOptions, ("image",), mobilenet.build),
-    "vit-small": (opt.VitOptions, ("image",), vit.build),
-    "minilm-l6": (opt.MiniLmOptions, ("text",), minilm.build),
-    "transformers": (opt.TransformersOptions, ("text",), hub.build),
-    "torchvision": (opt.TorchvisionOptions, ("image",), vision.build),
-    "code": (opt.CodeOptions, ("image", "text", "features"), code.build),
+_BUILDERS: dict[str, tuple[tuple[Kind, ...], Builder]] = {
+    "resnet-small": (("image",), resnet.build),
+    "vgg-small": (("image",), vgg.build),
+    "mobilenetv2-small": (("image",), mobilenet.build),
+    "vit-small": (("image",), vit.build),
+    "minilm-l6": (("text",), minilm.build),
+    "transformers": (("text",), hub.build),
+    "torchvision": (("image",), vision.build),
+    "code": (("image", "text", "features"), code.build),
 }
 
 NAMES: tuple[str, ...] = tuple(_BUILDERS)
@@ -44,11 +44,11 @@ def build(spec: ModelSpec, task: TaskInfo, settings: Settings, *, seed: int = 0)
     """
     if spec.name not in _BUILDERS:
         raise ConfigInvalid(f"unknown model {spec.name!r}; known: {', '.join(NAMES)}")
-    schema, kinds, builder = _BUILDERS[spec.name]
+    kinds, builder = _BUILDERS[spec.name]
     if task.kind not in kinds:
         raise ConfigInvalid(f"model {spec.name} takes {' or '.join(kinds)} data, but the data is of kind {task.kind}")
     try:
-        options = schema.model_validate(spec.options)
+        options = MODEL_OPTIONS[spec.name].model_validate(spec.options)
     except ValidationError as error:
         first = error.errors()[0]
         where = "/".join(str(part) for part in first["loc"])
