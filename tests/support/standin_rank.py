@@ -38,7 +38,8 @@ def main(root: str) -> None:
     note(job / "pids.jsonl", pid=os.getpid(), fence=spec.fence, rank=rank)
     step = int(saved.read_text()) if saved.exists() else 0
     note(journal, what="start", fence=spec.fence, step=step, at=time.monotonic())
-    print(f"rank {rank} starts at step {step}", flush=True)
+    sys.stdout.write(f"rank {rank} starts at step {step}\n")
+    sys.stdout.flush()
     while step < int(orders.get("steps", "5")):
         time.sleep(STEP_SECONDS)
         step += 1
@@ -55,7 +56,8 @@ def main(root: str) -> None:
         if files.control.exists() and not stubborn:
             control = Control.model_validate_json(files.control.read_text())
             if rank == 0:
-                write_atomic(files.result, Result(outcome="stopped", action=control.action, step=step).model_dump_json())
+                stopped = Result(outcome="stopped", action=control.action, step=step)
+                write_atomic(files.result, stopped.model_dump_json())
             return
     if rank == 0:
         write_atomic(files.result, Result(outcome="succeeded", step=step, summary={"steps": step}).model_dump_json())

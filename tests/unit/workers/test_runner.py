@@ -60,9 +60,7 @@ class Bench:
         self.settings, self.store, self.board = settings, MemoryJobStore(), Board()
         self.pool = DevicePool(settings.home, [], 2)
         environ = dict(os.environ) | {"PYTHONPATH": str(SUPPORT)}
-        self.runner = Runner(
-            self.store, describe(self.pool), self.pool, settings, board=self.board, environ=environ
-        )
+        self.runner = Runner(self.store, describe(self.pool), self.pool, settings, board=self.board, environ=environ)
         self._thread: threading.Thread | None = None
 
     def submit(self, job: JobSpec) -> str:
