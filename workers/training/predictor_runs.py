@@ -1,0 +1,172 @@
+"""The training runs that the shipped predictor was made from, as callables for :mod:`freezer.offline`.
+
+The groups are the promise of the evaluation: what is in ``train`` may be seen in training, ``network`` holds a network
+that never is, ``dataset`` a known network on data that never is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from freezer.offline.collect import RunPlan, Training
+from workers.jobs.spec import DataSpec, LrScheduleSpec, ModelSpec, OptimizerSpec
+from workers.settings import Settings
+from workers.training import datasets, models
+from workers.training.batch import Batch, forward
+from workers.training.datasets import DataBundle, Split
+from workers.training.optim import lr_factor, make_optimizer, set_lr
+from workers.training.sampler import StepPlan
+
+Group = Literal["train", "network", "dataset"]
+PROBE_BATCH = 64
+PROBE_BATCHES = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSpec:
+    """One run in numbers. ``held_out`` is the share of *training* data kept for the similarity probe."""
+
+    group: Group
+    model: str
+    data: str
+    seed: int
+    epochs: int
+    batch_size: int
+    optimizer: str
+    lr: float
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_ratio: float = 0.0
+    pretrained: bool = False
+    train_size: int | None = None
+    test_size: int | None = None
+    max_length: int | None = None
+    max_steps: int | None = None
+    weight_decay: float = 0.0
+    held_out: float = 0.1
+
+    @property
+    def name(self) -> str:
+        return f"{self.model}-{self.data}-{self.seed}"
+
+
+def _image(group: Group, model: str, seed: int, epochs: int, optimizer: str, lr: float, **more: Any) -> RunSpec:
+    return RunSpec(
+        group=group, model=model, data="mnist5k", seed=seed, epochs=epochs, batch_size=32, optimizer=optimizer, lr=lr,
+        train_size=3000, **more,
+    )  # fmt: skip
+
+
+def _text(group: Group, data: str, seed: int, lr: float, max_length: int, steps: int, **more: Any) -> RunSpec:
+    return RunSpec(
+        group=group, model="minilm-l6", data=data, seed=seed, epochs=100, batch_size=16, optimizer="adamw", lr=lr,
+        pretrained=True, max_length=max_length, max_steps=steps, test_size=500, weight_decay=0.01, **more,
+    )  # fmt: skip
+
+
+RUNS: tuple[RunSpec, ...] = (
+    _image("train", "resnet-small", 0, 6, "adamw", 2e-3),
+    _image("train", "resnet-small", 1, 8, "sgd", 0.05, weight_decay=5e-4),
+    _image("train", "vgg-small", 0, 6, "adamw", 1e-3, warmup_ratio=0.05),
+    _image("train", "vgg-small", 1, 8, "sgd", 0.02, schedule="linear"),
+    _image("train", "vit-small", 0, 8, "adamw", 1e-3, warmup_ratio=0.1),
+    _image("train", "vit-small", 1, 6, "adamw", 5e-4, schedule="constant"),
+    _text("train", "rotten-tomatoes", 0, 1e-4, 32, 150, train_size=1600),
+    _text("train", "rotten-tomatoes", 1, 4e-4, 32, 120, train_size=1200, schedule="linear", warmup_ratio=0.1),
+    _image("network", "mobilenetv2-small", 0, 6, "adamw", 2e-3),
+    _image("network", "mobilenetv2-small", 1, 8, "sgd", 0.05, weight_decay=5e-4),
+    _text("dataset", "20newsgroups", 0, 2e-4, 40, 150, train_size=1600),
+)
+
+
+def plan(spec: RunSpec, settings: Settings) -> RunPlan:
+    """The run as :func:`freezer.offline.collect.collect` wants it; nothing is loaded before it starts."""
+    recipe = {field: getattr(spec, field) for field in RunSpec.__dataclass_fields__}
+    return RunPlan(
+        name=spec.name,
+        network=spec.model,
+        dataset=spec.data,
+        seed=spec.seed,
+        pretrained=spec.pretrained,
+        make=lambda: make(spec, settings),
+        recipe=recipe,
+    )
+
+
+def make(spec: RunSpec, settings: Settings) -> Training:
+    """Data, model, optimizer and probe of a run, on the CPU. Sets this process's random seed."""
+    model_spec = ModelSpec(name=spec.model, pretrained=spec.pretrained)
+    bundle = datasets.load(
+        DataSpec(
+            name=spec.data,
+            train_size=spec.train_size,
+            test_size=spec.test_size,
+            validation_ratio=spec.held_out,
+            options={"max_length": spec.max_length} if spec.max_length is not None else {},
+        ),
+        settings,
+        model_spec,
+    )
+    torch.manual_seed(spec.seed)
+    model = models.build(model_spec, bundle.task, settings, seed=spec.seed)
+    optimizer = make_optimizer(
+        model, OptimizerSpec.model_validate({"name": spec.optimizer, "lr": spec.lr, "weight_decay": spec.weight_decay})
+    )
+    steps = StepPlan(samples=len(bundle.train), batch_size=spec.batch_size, accumulation=1, world=1, seed=spec.seed)
+    total = steps.total_steps(spec.epochs, spec.max_steps)
+    schedule = LrScheduleSpec(name=spec.schedule, warmup_ratio=spec.warmup_ratio)
+    return Training(
+        model=model,
+        optimizer=optimizer,
+        batches=_batches(bundle, steps, total, optimizer, schedule, spec.lr),
+        loss=_loss,
+        total_steps=total,
+        probes=_probes(bundle),
+        outcome=lambda trained: {"test_accuracy": accuracy(trained, bundle.test)},
+        grad_clip=1.0,
+    )
+
+
+def _batches(
+    bundle: DataBundle,
+    steps: StepPlan,
+    total: int,
+    optimizer: torch.optim.Optimizer,
+    schedule: LrScheduleSpec,
+    rate: float,
+) -> Iterator[Batch]:
+    """One batch a step; the learning rate is set just before it, as the training loop does."""
+    for step in range(total):
+        set_lr(optimizer, rate * lr_factor(schedule, step, total))
+        yield bundle.train.batch(torch.tensor(steps.micro_batches(step, 0)[0]))
+
+
+def _loss(model: nn.Module, batch: Batch) -> Tensor:
+    return cross_entropy(forward(model, batch.inputs), batch.labels)
+
+
+def _probes(bundle: DataBundle) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """Minibatches of held-out training data as model arguments."""
+    held = bundle.validation
+    assert held is not None, "the data spec always holds some out"
+    order = torch.randperm(len(held), generator=torch.Generator().manual_seed(0))
+    size = min(PROBE_BATCH, len(held) // PROBE_BATCHES)
+    parts = torch.split(order, size)[:PROBE_BATCHES]
+    inputs = [held.batch(part).inputs for part in parts]
+    return [((), dict(i)) if isinstance(i, dict) else ((i,), {}) for i in inputs]
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, split: Split) -> float:
+    """Share of right predictions on a split, in eval mode."""
+    model.eval()
+    right = 0
+    for part in torch.split(torch.arange(len(split)), 128):
+        batch = split.batch(part)
+        right += int((forward(model, batch.inputs).argmax(1) == batch.labels).sum())
+    return right / len(split)
