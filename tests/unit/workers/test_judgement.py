@@ -1,0 +1,127 @@
+"""The verdict over an attempt, case by case."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from workers.guardian import LOCKED
+from workers.jobs.layout import Result
+from workers.judgement import Evidence, Outcome, judge, root_cause, tail
+
+TORCHRUN = """\
+workers.rank FAILED
+------------------------------------------------------------
+Failures:
+[1]:
+  time      : 2026-01-01_10:00:00
+  rank      : 0 (local_rank: 0)
+  exitcode  : 1 (pid: 11)
+------------------------------------------------------------
+Root Cause (first observed failure):
+[0]:
+  time      : 2026-01-01_10:00:00
+  host      : h
+  rank      : 1 (local_rank: 1)
+  exitcode  : {code} (pid: 12)
+  error_file: <N/A>
+"""
+TRACE = "Traceback (most recent call last):\n  File x\nValueError: broken"
+
+
+def result(outcome: str, **fields: Any) -> Result:
+    return Result.model_validate({"outcome": outcome, **fields})
+
+
+SUCCESS = result("succeeded", summary={"accuracy": 0.9})
+FAILED = result("failed", reason="code_error", message="ValueError: broken", rank=0)
+
+
+def test_success_is_believed_even_after_an_order_and_whatever_torchrun_says() -> None:
+    outcome = judge(Evidence(result=SUCCESS, exit_code=1, order="cancel"))
+    assert outcome == Outcome("finish", None, "succeeded", None, {"accuracy": 0.9})
+
+
+@pytest.mark.parametrize(
+    ("action", "kind", "status"),
+    [("cancel", "finish", "cancelled"), ("pause", "finish", "paused"), ("drain", "hand_back", "failed")],
+)
+def test_a_stop_in_time_and_a_forced_one_end_alike(action: Any, kind: str, status: str) -> None:
+    civil = judge(Evidence(result=result("stopped", action=action), order=action))
+    forced = judge(Evidence(exit_code=137, order=action, logs={0: TRACE}))
+    assert (civil.kind, civil.status) == (forced.kind, forced.status) == (kind, status)
+    if action != "cancel":
+        assert "did not stop in time" in (forced.message or "")
+        assert "did not stop in time" not in (civil.message or "")
+
+
+def test_a_cancel_is_a_cancel_even_if_the_ranks_fail_on_the_way() -> None:
+    assert judge(Evidence(result=FAILED, order="cancel")).status == "cancelled"
+    assert judge(Evidence(result=result("stopped", action="pause"), order="cancel")).status == "paused"
+
+
+def test_a_failure_during_a_pause_is_a_failure() -> None:
+    outcome = judge(Evidence(result=FAILED, order="pause", logs={0: TRACE}))
+    assert (outcome.status, outcome.reason) == ("failed", "code_error")
+
+
+def test_the_maximum_duration() -> None:
+    outcome = judge(Evidence(result=result("stopped", action="cancel"), order="max_duration"), max_duration_seconds=60)
+    assert (outcome.status, outcome.reason) == ("failed", "max_duration_exceeded")
+    assert outcome.message == "ran longer than max_duration_seconds (60)"
+
+
+def test_a_code_error_carries_the_end_of_the_failing_ranks_log() -> None:
+    outcome = judge(Evidence(result=FAILED, exit_code=1, logs={0: TRACE, 1: "fine"}))
+    assert outcome.reason == "code_error"
+    assert outcome.message == f"ValueError: broken\n{TRACE}"
+
+
+def test_without_a_result_a_traceback_means_a_code_error() -> None:
+    outcome = judge(Evidence(exit_code=1, logs={0: "fine", 1: TRACE}, torchrun=TORCHRUN.format(code=1)))
+    assert (outcome.kind, outcome.reason) == ("finish", "code_error")
+    assert outcome.message == f"rank 1 failed\n{TRACE}"
+    assert judge(Evidence(exit_code=1, logs={1: TRACE})).reason == "code_error"
+
+
+def test_a_killed_rank_is_the_cause_though_its_peers_fail_with_errors_of_their_own() -> None:
+    outcome = judge(Evidence(result=FAILED, exit_code=1, logs={0: TRACE}, torchrun=TORCHRUN.format(code=-9)))
+    assert (outcome.kind, outcome.message) == ("lose", "rank 1 was killed by signal 9")
+
+
+def test_out_of_memory_is_said_only_when_the_kernel_says_so() -> None:
+    killed = Evidence(exit_code=1, torchrun=TORCHRUN.format(code=-9))
+    assert judge(killed).kind == "lose"
+    outcome = judge(Evidence(exit_code=1, torchrun=killed.torchrun, oom_kills=1))
+    assert (outcome.kind, outcome.reason) == ("finish", "host_oom")
+    assert "batch_size" in (outcome.message or "")
+
+
+@pytest.mark.parametrize("reason", ["gpu_oom", "host_oom", "config_invalid", "dataset_invalid", "storage_full"])
+def test_deterministic_failures_are_final(reason: str) -> None:
+    outcome = judge(Evidence(result=result("failed", reason=reason, message="why")))
+    assert (outcome.kind, outcome.reason, outcome.message) == ("finish", reason, "why")
+
+
+@pytest.mark.parametrize("reason", ["collective_timeout", "stalled", "worker_lost"])
+def test_transient_failures_are_tried_again(reason: str) -> None:
+    assert judge(Evidence(result=result("failed", reason=reason))).kind == "lose"
+
+
+def test_an_end_without_any_trace_is_tried_again_and_says_what_is_known() -> None:
+    assert judge(Evidence(exit_code=LOCKED)).message == "an earlier attempt of this job is still being taken down"
+    assert judge(Evidence(exit_code=-9)).message == "the guardian was killed by signal 9"
+    outcome = judge(Evidence(exit_code=1, torchrun="RuntimeError: no port"))
+    assert outcome.kind == "lose"
+    assert outcome.message == "the ranks ended without a result (exit code 1)\nRuntimeError: no port"
+
+
+def test_the_message_is_bounded() -> None:
+    assert len(tail("line\n" * 10_000)) < 120
+    assert len(tail("x" * 10_000)) == 2000
+
+
+def test_the_root_cause_is_the_first_failure() -> None:
+    assert root_cause(TORCHRUN.format(code=-9)) == (1, -9)
+    assert root_cause("nothing of the kind") is None

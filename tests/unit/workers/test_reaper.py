@@ -1,0 +1,197 @@
+"""The reaper over the in-memory store with a clock of the test's own."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from workers.jobs import state
+from workers.jobs.errors import StoreUnavailable
+from workers.jobs.memory import MemoryJobStore, MemoryWakeUp
+from workers.jobs.record import JobRecord, Progress, WorkerInfo, new_job_id
+from workers.jobs.spec import JobSpec
+from workers.reaper import Reaper
+from workers.settings import Settings
+
+LEASE = 100.0
+
+
+class Scene:
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.store = MemoryJobStore(lambda: self.now)
+        self.wakeup = MemoryWakeUp()
+        self.settings = Settings(lease_seconds=LEASE, stall_seconds=50.0, reap_seconds=10.0)
+        self.reaper = self.another()
+
+    def another(self) -> Reaper:
+        return Reaper(self.store, self.wakeup, self.settings, monotonic=lambda: self.now)
+
+    def job(self, processes: int = 1, **fields: Any) -> str:
+        spec = JobSpec.model_validate(
+            {
+                "name": "t",
+                "model": {"name": "m"},
+                "data": {"name": "d"},
+                "resources": {"processes_per_worker": processes},
+                **fields,
+            }
+        )
+        record = JobRecord(
+            id=new_job_id(self.now), spec=spec, created_at=self.now, queued_at=self.now, updated_at=self.now
+        )
+        return self.store.create(record)[0].id
+
+    def claim(self, job: str) -> None:
+        self.store.update(job, lambda record, now: state.claim(record, now, owner="w", lease_seconds=LEASE))
+
+    def progress(self, job: str, step: int, eta: float = 1.0) -> None:
+        told = Progress(step=step, eta_seconds=eta)
+        self.store.update(job, lambda record, now: state.report_progress(record, now, fence=1, progress=told))
+
+    def worker(self, **fields: Any) -> None:
+        info = WorkerInfo(id="w", host="h", pid=1, devices=["cpu"], max_processes=2, started_at=0, heartbeat_at=0)
+        self.store.put_worker(info.model_copy(update=fields), 1e9)
+
+    def count(self) -> int:
+        return self.wakeup.count
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+def test_a_fresh_reaper_waits_one_lease_before_it_judges(scene: Scene) -> None:
+    job = scene.job()
+    scene.claim(job)
+    scene.now += 10 * LEASE
+    scene.reaper.tick()
+    assert scene.store.get(job).status == "starting"
+    scene.now += LEASE
+    scene.reaper.tick()
+    record = scene.store.get(job)
+    assert (record.status, record.status_reason) == ("queued", "worker_lost")
+
+
+def test_after_the_store_was_away_it_waits_again(scene: Scene) -> None:
+    scene.reaper.tick()
+    scene.now += LEASE
+    job = scene.job()
+    scene.claim(job)
+    scene.store.available = False
+    with pytest.raises(StoreUnavailable):
+        scene.reaper.tick()
+    scene.store.available = True
+    scene.now += LEASE + 1  # the lease ran out while nobody could renew
+    scene.reaper.tick()
+    assert scene.store.get(job).status == "starting"
+    scene.now += LEASE
+    scene.reaper.tick()
+    assert scene.store.get(job).status == "queued"
+
+
+def test_a_lease_that_holds_is_left_alone(scene: Scene) -> None:
+    scene.reaper.tick()
+    scene.now += LEASE
+    job = scene.job()
+    scene.claim(job)
+    scene.now += LEASE - 1
+    scene.reaper.tick()
+    assert scene.store.get(job).status == "starting"
+
+
+def test_the_last_attempt_lost_fails_the_job(scene: Scene) -> None:
+    scene.reaper.tick()
+    job = scene.job(max_attempts=1)
+    scene.claim(job)
+    scene.now += LEASE
+    scene.reaper.tick()
+    record = scene.store.get(job)
+    assert (record.status, record.status_reason) == ("failed", "retries_exhausted")
+    assert "worker w sent no heartbeat for 100 s" in (record.status_message or "")
+
+
+def test_only_one_of_two_reapers_acts_and_the_other_takes_over(scene: Scene) -> None:
+    other = scene.another()
+    scene.reaper.tick()
+    other.tick()
+    job = scene.job()
+    scene.claim(job)
+    for _ in range(30):  # the first holds the lock as long as it ticks
+        scene.now += 10
+        scene.reaper.tick()
+        other.tick()
+    assert scene.store.get(job).status == "queued"
+    scene.claim(job)
+    scene.now += LEASE + 1  # the first is gone
+    other.tick()
+    assert scene.store.get(job).status == "starting", "the successor's own waiting time begins"
+    scene.now += LEASE
+    other.tick()
+    assert scene.store.get(job).status == "queued"
+
+
+def test_it_says_why_jobs_wait_and_takes_it_back(scene: Scene) -> None:
+    big, small = scene.job(processes=4), scene.job()
+    scene.reaper.tick()
+    assert scene.store.get(small).queue_reason == "no_workers: no worker is running"
+    scene.worker()
+    scene.reaper.tick()
+    assert scene.store.get(small).queue_reason is None
+    reason = "no_worker_fits: needs 4 processes, the largest worker offers 2"
+    assert scene.store.get(big).queue_reason == reason
+    version = scene.store.get(big).version
+    scene.reaper.tick()
+    assert scene.store.get(big).version == version, "nothing new to say, nothing written"
+
+
+def test_it_sends_a_wake_up_only_for_a_job_that_an_idle_worker_fits(scene: Scene) -> None:
+    scene.worker()
+    scene.reaper.tick()
+    assert scene.count() == 0
+    scene.job(processes=4)
+    scene.reaper.tick()
+    assert scene.count() == 0
+    scene.job()
+    scene.reaper.tick()
+    assert scene.count() == 1
+    scene.worker(state="busy")
+    scene.reaper.tick()
+    assert scene.count() == 1
+
+
+def test_a_job_without_progress_is_marked_and_unmarked(scene: Scene) -> None:
+    scene.reaper.tick()
+    job = scene.job()
+    scene.claim(job)
+    scene.progress(job, 1)
+    scene.reaper.tick()
+    scene.now += 49
+    scene.progress(job, 1, eta=77.0)  # an estimate that moves is no progress
+    scene.reaper.tick()
+    assert not scene.store.get(job).stalled
+    scene.now += 1
+    scene.reaper.tick()
+    assert scene.store.get(job).stalled
+    scene.progress(job, 2)
+    scene.reaper.tick()
+    assert not scene.store.get(job).stalled
+    assert [e.type for e in scene.store.events(job)][-2:] == ["job.stalled", "job.moving"]
+
+
+def test_the_thread_outlives_failures_and_ends_when_told(scene: Scene) -> None:
+    stop, ticks = threading.Event(), []
+
+    class Stubborn(Reaper):
+        def tick(self) -> None:
+            ticks.append(1)
+            if len(ticks) == 3:
+                stop.set()
+            raise StoreUnavailable("away") if len(ticks) == 1 else RuntimeError("a bug")
+
+    settings = scene.settings.model_copy(update={"reap_seconds": 0.01})
+    Stubborn(scene.store, scene.wakeup, settings).run_forever(stop)
+    assert len(ticks) == 3
