@@ -148,11 +148,11 @@ DATASETS: dict[str, Entry] = _entries(
 
 _POLICIES = {
     "smartfrz": "Calibrated attention predictor over the window of each unit's weights; the default.",
-    "smartfrz-paper": "The paper's predictor: raw weight windows, without the added features.",
-    "static": "Freeze the named or first units from the start.",
+    "smartfrz-paper": "The paper's predictor on raw weight windows; needs weights that you train, none are shipped.",
+    "static": "The named or the first units are frozen from the first freezing stage on.",
     "linear": "Freeze a share of the units that grows linearly from a start to a level.",
     "none": "Never freeze: full training, measured the same way.",
-    "random": "Control: freeze as much as smartfrz would, at random.",
+    "random": "Control: every unit freezes at a random moment; `share` sets how much is expected to be frozen.",
     "progress-only": "Control: a predictor that sees only how far training is.",
 }
 

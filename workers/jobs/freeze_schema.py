@@ -6,15 +6,19 @@ import ast
 import functools
 import inspect
 import textwrap
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from freezer.config import FreezeConfig
+from freezer.config import OPTION_SCHEMAS, FreezeConfig, check_options
 from freezer.errors import ConfigError
 from workers.jobs.errors import Problem
+from workers.jobs.paths import PathOutside, confine
 
 _ADAPTER: TypeAdapter[FreezeConfig] = TypeAdapter(FreezeConfig)
+_JSON: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
 
 
 @functools.cache
@@ -42,10 +46,18 @@ def freeze_schema(policy: str, description: str) -> dict[str, Any]:
         if name in _descriptions():
             value["description"] = _descriptions()[name]
     properties["policy"] |= {"const": policy, "description": description}
+    if policy in OPTION_SCHEMAS:
+        properties["options"] = {
+            "type": "object",
+            "properties": dict(OPTION_SCHEMAS[policy]),
+            "additionalProperties": False,
+            "default": {},
+            "description": _descriptions().get("options", ""),
+        }
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
-def freeze_problems(section: dict[str, Any], policies: tuple[str, ...]) -> list[Problem]:
+def freeze_problems(section: dict[str, Any], policies: tuple[str, ...], data_dir: Path | None) -> list[Problem]:
     """Every fault of a freeze section, with pointers from ``/freeze``."""
     problems = []
     known = FreezeConfig.__dataclass_fields__
@@ -57,19 +69,43 @@ def freeze_problems(section: dict[str, Any], policies: tuple[str, ...]) -> list[
     if isinstance(policy, str) and policy not in policies:
         text = f"unknown policy {policy!r}; known: {', '.join(policies)}"
         problems.append(Problem("/freeze/policy", text, "UNKNOWN_POLICY"))
+    values = {name: value for name, value in section.items() if name in known}
     try:
-        _ADAPTER.validate_json(_as_json({name: value for name, value in section.items() if name in known}), strict=True)
+        # Strict checks of JSON take an array for a tuple, which strict checks of Python values refuse.
+        config = _ADAPTER.validate_json(_JSON.dump_json(values), strict=True)
+        check_options(config)
+        confined(config, data_dir)
     except ValidationError as error:
-        for fault in error.errors():
-            cause = fault.get("ctx", {}).get("error")
-            if isinstance(cause, ConfigError):
-                problems.append(Problem(f"/freeze{cause.pointer}", str(cause), "INVALID_FREEZE"))
-            else:
-                where = "/".join(str(part) for part in fault["loc"])
-                problems.append(Problem(f"/freeze/{where}", fault["msg"], "INVALID_FREEZE"))
+        problems += [_problem(fault) for fault in error.errors()]
+    except PathOutside as error:
+        problems.append(Problem("/freeze/options/weights", str(error), "PATH_OUTSIDE"))
+    except ConfigError as error:
+        problems.append(Problem(f"/freeze{error.pointer}", str(error), "INVALID_FREEZE"))
     return problems
 
 
-def _as_json(values: dict[str, Any]) -> bytes:
-    # Strict checks of JSON take an array for a tuple, which strict checks of Python values refuse.
-    return TypeAdapter(dict[str, Any]).dump_json(values)
+def _problem(fault: Any) -> Problem:
+    cause = fault.get("ctx", {}).get("error")
+    if isinstance(cause, ConfigError):
+        return Problem(f"/freeze{cause.pointer}", str(cause), "INVALID_FREEZE")
+    where = "/".join(str(part) for part in fault["loc"])
+    return Problem(f"/freeze/{where}", fault["msg"], "INVALID_FREEZE")
+
+
+def confined(config: FreezeConfig, data_dir: Path | None) -> FreezeConfig:
+    """``config`` with ``options.weights``, if given, as an absolute path inside ``data_dir``.
+
+    Raises:
+        PathOutside: it leads out of the data directory.
+        ConfigError: there is no data directory, or no such file.
+    """
+    weights = config.options.get("weights")
+    if weights is None:
+        return config
+    if data_dir is None:
+        text = "user data is off: the operator allows it by setting SMARTFRZ_DATA_DIR"
+        raise ConfigError(text, "/options/weights")
+    path = confine(str(weights), data_dir)
+    if not path.is_file():
+        raise ConfigError(f"there is no file {weights!r} in the data directory", "/options/weights")
+    return replace(config, options={**config.options, "weights": str(path)})

@@ -26,7 +26,7 @@ def validate(spec: JobSpec, settings: Settings) -> list[Problem]:
         *_model_problems(spec.model, settings),
         *_data_problems(spec.data, settings),
         *_task_problems(spec),
-        *freeze_problems(spec.freeze, tuple(POLICIES)),
+        *freeze_problems(spec.freeze, tuple(POLICIES), settings.data_dir),
         *_resource_problems(spec, settings),
     ]
 
