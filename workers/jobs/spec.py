@@ -34,7 +34,7 @@ class DataSpec(Strict):
     path: str | None = Field(None, description="Folder or file under the operator's data directory (folder, csv).")
     entry: str | None = Field(None, description="file.py:function under the operator's code directory (name: code).")
     train_size: int | None = Field(None, ge=1, description="Use a fixed, class-balanced subset of this many samples.")
-    test_size: int | None = Field(None, ge=1, description="Evaluate on the first so many test samples; all if null.")
+    test_size: int | None = Field(None, ge=1, description="Evaluate on so many test samples, chosen once; all if null.")
     validation_ratio: float = Field(0.0, ge=0.0, lt=1.0, description="Share of training data held out for early stop.")
     options: dict[str, Any] = Field(default_factory=dict, description="Options of the data set; see its JSON Schema.")
 
