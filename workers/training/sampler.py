@@ -52,7 +52,7 @@ class StepPlan:
         order = self._permutation(epoch)
         share = self.accumulation * self.batch_size
         start = within * self.step_samples + rank * share
-        return list(order[start : start + share].split(self.batch_size))
+        return list(order[start : start + share].view(self.accumulation, self.batch_size).unbind())
 
     def _permutation(self, epoch: int) -> torch.Tensor:
         if epoch != self._epoch:

@@ -1,0 +1,279 @@
+"""The rank processes themselves, as the guardian starts them, without service around."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.conftest import StoreUrl
+from workers.jobs import state
+from workers.jobs.layout import AttemptFiles, AttemptSpec, Control, JobFiles, Result, write_atomic
+from workers.jobs.record import JobRecord
+from workers.jobs.spec import JobSpec
+from workers.redis_store import RedisJobStore
+from workers.training.loop import FAIL_AT
+
+CODE = Path(__file__).parent.parent / "support"
+JOB = "job_000000000010000000000"
+LINEAR = {
+    "policy": "linear",
+    "options": {"start": 0.2},
+    "window": 4,
+    "snapshot_every": 2,
+    "decide_every": 4,
+    "patience": 1,
+}
+
+
+def job(
+    world: int = 1, *, freeze: dict[str, Any] = LINEAR, data: dict[str, Any] | None = None, **training: Any
+) -> JobSpec:
+    """24 steps on blobs, a checkpoint every 5, freezing events along the way."""
+    values = {"epochs": 4, "batch_size": 32 // world, "checkpoint_every_steps": 5, "seed": 3} | training
+    return JobSpec.model_validate(
+        {
+            "name": "blobs",
+            "model": {"name": "code", "entry": "training_code.py:model"},
+            "data": {"name": "code", "entry": "training_code.py:blobs", **(data or {})},
+            "training": values | {"optimizer": {"name": "adamw", "lr": 0.02, "weight_decay": 0.1}},
+            "freeze": freeze,
+            "resources": {"processes_per_worker": world, "device": "cpu"},
+        }
+    )
+
+
+def attempt(home: Path, spec: JobSpec, number: int = 1) -> AttemptFiles:
+    files = JobFiles(home, JOB).attempt(number)
+    document = AttemptSpec(
+        job_id=JOB,
+        fence=number,
+        attempt=number,
+        spec=spec,
+        home=str(home),
+        worker_id="w",
+        device="cpu",
+        threads_per_rank=1,
+    )
+    write_atomic(files.spec, document.model_dump_json())
+    return files
+
+
+def run(files: AttemptFiles, world: int = 1, **env: str) -> list[int]:
+    """Run all ranks; their exit codes."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    base = {k: v for k, v in os.environ.items() if not k.startswith("SMARTFRZ_")}
+    base |= {
+        "OMP_NUM_THREADS": "1",
+        "SMARTFRZ_CODE_DIR": str(CODE),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    base |= {"SMARTFRZ_COLLECTIVE_TIMEOUT_SECONDS": "30"} | env
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-m", "workers.training.main", str(files.root)],
+            env=base | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)},
+        )
+        for rank in range(world)
+    ]
+    try:
+        return [rank.wait(100) for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+
+
+def result(files: AttemptFiles) -> Result:
+    return Result.model_validate_json(files.result.read_text())
+
+
+def report(files: AttemptFiles) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((files.artifacts / "report.json").read_text())
+    return document
+
+
+def weights(files: AttemptFiles) -> dict[str, torch.Tensor]:
+    return load_file(files.artifacts / "model.safetensors")
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_run_killed_between_two_freezes_ends_with_the_same_bits(tmp_path: Path, world: int) -> None:
+    straight = attempt(tmp_path / "straight", job(world))
+    assert run(straight, world) == [0] * world
+    whole = report(straight)
+    freezes = sorted(whole["frozen_at"].values())
+    kill_at = 12  # the last checkpoint before it is of step 10
+    assert freezes[0] < 10 < kill_at < freezes[-1], "the kill must fall between two freezes"
+
+    first = attempt(tmp_path / "broken", job(world), 1)
+    codes = run(first, world, **{FAIL_AT: f"{world - 1}:{kill_at}"})
+    assert codes[-1] == -signal.SIGKILL
+    assert not first.result.exists(), "a rank that lost its peer must not name a cause"
+    second = attempt(tmp_path / "broken", job(world), 2)
+    assert run(second, world, **{FAIL_AT: f"{world - 1}:{kill_at}"}) == [0] * world
+    resumed = report(second)
+
+    assert resumed["resumes"] == 1
+    assert same(weights(straight), weights(second))
+    for key in ("accuracy", "loss", "frozen_at", "flops", "allreduce_bytes", "steps"):
+        assert resumed[key] == whole[key], key
+
+
+def test_the_report_says_what_was_measured(tmp_path: Path) -> None:
+    files = attempt(tmp_path, job(2, gradient_accumulation=2, batch_size=8))
+    assert run(files, 2) == [0, 0]
+    document = report(files)
+    assert document["status"] == "succeeded"
+    assert document["test_samples"] == 203, "odd, so the ranks' shares differ: none twice, none left out"
+    assert document["accuracy"] > 0.8
+    assert document["steps"] == 24
+    assert 0 < document["flops"]["ratio"] < 1
+    full = sum(v.numel() for n, v in weights(files).items() if "running" not in n and "num_b" not in n) * 4
+    assert document["allreduce_bytes"]["full_training"] == 24 * full, "one synchronisation a step, not a micro-batch"
+    assert 0 < document["allreduce_bytes"]["measured"] < 24 * full
+    assert document["wall_seconds"] > document["train_seconds"] > 0
+    ended = result(files)
+    assert ended.outcome == "succeeded"
+    assert {"accuracy", "frozen_units", "units", "flops_ratio", "allreduce_bytes_ratio", "wall_seconds"} <= set(
+        ended.summary
+    )
+    lines = [json.loads(line) for line in files.metrics.read_text().splitlines()]
+    assert {"loss", "learning_rate", "frozen_units", "step_seconds"} <= set(lines[0])
+    assert lines[-1]["test_accuracy"] == document["accuracy"]
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_pause_checkpoints_at_a_step_and_the_next_attempt_goes_on_from_it(tmp_path: Path, world: int) -> None:
+    straight = attempt(tmp_path / "straight", job(world))
+    assert run(straight, world) == [0] * world
+    first = attempt(tmp_path / "paused", job(world), 1)
+    write_atomic(first.control, Control(action="pause").model_dump_json())
+    assert run(first, world) == [0] * world
+    stopped = result(first)
+    assert (stopped.outcome, stopped.action, stopped.step) == ("stopped", "pause", 1)
+    assert [p.name for p in first.checkpoints.iterdir()] == ["step-00000001"]
+    second = attempt(tmp_path / "paused", job(world), 2)
+    assert run(second, world) == [0] * world
+    assert same(weights(straight), weights(second))
+
+
+def test_a_cancel_leaves_no_checkpoint(tmp_path: Path) -> None:
+    files = attempt(tmp_path, job())
+    write_atomic(files.control, Control(action="cancel").model_dump_json())
+    assert run(files) == [0]
+    assert result(files).action == "cancel"
+    assert not files.checkpoints.exists()
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason", "words"),
+    [
+        (job(batch_size=500), "config_invalid", "training set has 203"),
+        (job(freeze={"policy": "smartfrz", "window": 900}), "config_invalid", "/freeze/window"),
+        (job(early_stop={"patience": 1}), "config_invalid", "validation_ratio"),
+        (job(data={"options": {"samples": -1}}), "code_error", "training_code.py"),
+    ],
+)
+def test_what_cannot_work_ends_with_a_reason(tmp_path: Path, spec: JobSpec, reason: str, words: str) -> None:
+    files = attempt(tmp_path, spec)
+    assert run(files) == [1]
+    ended = result(files)
+    assert (ended.outcome, ended.reason) == ("failed", reason)
+    assert words in (ended.message or "")
+    assert "Traceback" in files.log(0).read_text()
+
+
+def test_early_stop_ends_before_the_planned_steps(tmp_path: Path) -> None:
+    spec = job(epochs=30, early_stop={"patience": 2}, data={"validation_ratio": 0.2}, freeze={"policy": "none"})
+    files = attempt(tmp_path, spec)
+    assert run(files) == [0]
+    document = report(files)
+    assert document["stopped_early"]
+    assert document["steps"] < document["planned_steps"]
+
+
+class Service:
+    """A real store that holds one job, claimed once for each fence."""
+
+    def __init__(self, place: StoreUrl, spec: JobSpec) -> None:
+        self.env = {
+            "SMARTFRZ_REDIS_URL": place.url,
+            "SMARTFRZ_WINDOW_REDIS_URL": place.url,
+            "SMARTFRZ_KEY_PREFIX": place.prefix,
+        }
+        self.store = RedisJobStore(place.url, place.prefix)
+        self.store.create(JobRecord(id=JOB, spec=spec, created_at=1.0, queued_at=1.0, updated_at=1.0))
+
+    def claim(self) -> None:
+        self.store.update(JOB, lambda record, now: state.claim(record, now, owner="w", lease_seconds=60))
+
+    def lose(self, fence: int) -> None:
+        self.store.update(JOB, lambda record, now: state.lose(record, now, fence=fence, message="killed"))
+
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        return [event.data for event in self.store.events(JOB, limit=1000) if event.type == kind]
+
+
+def test_the_store_hears_everything_and_a_resume_voids_what_came_after_the_checkpoint(
+    tmp_path: Path, store_url: StoreUrl
+) -> None:
+    spec = job(2, checkpoint_every_steps=11)
+    service = Service(store_url, spec)
+    service.claim()
+    first = attempt(tmp_path, spec, 1)
+    run(first, 2, **service.env, **{FAIL_AT: "1:23"})
+    service.lose(1)
+    service.claim()
+    second = attempt(tmp_path, spec, 2)
+    assert run(second, 2, **service.env) == [0, 0]
+
+    record = service.store.get(JOB)
+    assert (record.status, record.progress.total_steps, record.progress.phase) == ("running", 24, "saving")
+    decisions = service.store.decisions(JOB)
+    valid = {d["step"]: d["frozen"] for d in decisions if not d["superseded"]}
+    assert set(valid) == set(report(second)["frozen_at"].values())
+    void = [d for d in decisions if d["superseded"]]
+    assert all(d["fence"] == 1 and d["step"] > 11 for d in void)
+    assert [e["step"] for e in service.events("training.started")] == [0, 11]
+    assert service.events("evaluation")[-1]["accuracy"] == report(second)["accuracy"]
+    frozen = {e["unit"] for e in service.events("unit.frozen")}
+    assert frozen == set(report(second)["frozen_at"])
+    status = service.store.get_freeze(JOB)
+    assert status is not None
+    assert (status["job_id"], status["status"], status["attempt"], status["step"]) == (JOB, "succeeded", 2, 24)
+    assert sum(unit["state"] == "frozen" for unit in status["units"]) == report(second)["frozen_units"]
+
+
+def test_an_attempt_that_lost_the_job_stops_without_a_result(tmp_path: Path, store_url: StoreUrl) -> None:
+    spec = job(epochs=10_000)
+    service = Service(store_url, spec)
+    service.claim()
+    service.lose(1)
+    service.claim()
+    files = attempt(tmp_path, spec, 1)
+    assert run(files, **service.env) == [3]
+    assert not files.result.exists()
+    assert service.events("training.started") == []
+
+
+def test_a_store_that_is_away_stops_nothing(tmp_path: Path) -> None:
+    files = attempt(tmp_path, job())
+    assert run(files, SMARTFRZ_REDIS_URL="redis://127.0.0.1:1/0") == [0]
+    assert result(files).outcome == "succeeded"
+    assert "training goes on" in files.log(0).read_text()

@@ -1,0 +1,147 @@
+"""The end of a run: the score on the whole test split, the trained weights, the report."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from workers.jobs.layout import Result, write_atomic
+from workers.training import checkpoint
+from workers.training.evaluate import Score
+from workers.training.loop import Trained, scored
+from workers.training.run import Run
+from workers.training.telling import Teller
+
+HOW_FLOPS = "counted by torch FLOP counter on one batch, multiplied by steps"
+HOW_BYTES = (
+    "measured: gradient bytes that one rank handed to all-reduce, counted in the communication hook; "
+    "full_training: bytes of all parameters, multiplied by the same synchronisations"
+)
+
+
+def finish(run: Run, trained: Trained, teller: Teller, *, began: float) -> Result:
+    """Evaluate, and leave ``artifacts/model.safetensors`` and ``artifacts/report.json``. Called by all ranks.
+
+    Args:
+        began: ``perf_counter`` at the start of the process.
+    """
+    score = scored(run, trained.position, "test", teller)
+    if not run.ranks.leads:
+        return Result(outcome="succeeded", rank=run.ranks.rank, step=trained.position.step)
+    teller.saving()
+    folder = run.files.artifacts
+    folder.mkdir(parents=True, exist_ok=True)
+    _save_weights(run, folder / "model.safetensors")
+    document = report(run, trained, score, wall_seconds=time.perf_counter() - began)
+    write_atomic(folder / "report.json", json.dumps(document, indent=1))
+    teller.finished(run, trained.position.step)
+    return Result(outcome="succeeded", step=trained.position.step, summary=summary(document))
+
+
+def report(run: Run, trained: Trained, score: Score, *, wall_seconds: float) -> dict[str, Any]:
+    """Everything that was measured; ratios are this run over full training of the same length, null where undefined."""
+    position, freeze = trained.position, run.freezer.report()
+    savings = freeze["savings"]
+    measured, estimated = savings["measured"], savings["estimated"]
+    return {
+        "status": "succeeded",
+        "job_id": run.attempt.job_id,
+        "name": run.spec.name,
+        "model": run.spec.model.name,
+        "data": run.spec.data.name,
+        "accuracy": score.accuracy,
+        "loss": score.loss,
+        "test_samples": score.samples,
+        "train_samples": len(run.data.train),
+        "classes": run.data.num_classes,
+        "steps": position.step,
+        "planned_steps": run.total_steps,
+        "epochs": position.step / run.plan.steps_per_epoch,
+        "stopped_early": trained.stopped_early,
+        "attempt": run.attempt.attempt,
+        "resumes": position.resumes,
+        "wall_seconds": wall_seconds,
+        "train_seconds": position.train_seconds,
+        "evaluate_seconds": position.evaluate_seconds,
+        "units": freeze["units"],
+        "frozen_units": len(freeze["frozen_units"]),
+        "frozen_at": frozen_at(freeze["history"]),
+        "flops": {
+            "this_run": estimated["flops_this_run"],
+            "full_training": estimated["flops_full_training"],
+            "ratio": estimated["flops_ratio"],
+            "how": HOW_FLOPS,
+        },
+        "allreduce_bytes": {
+            "measured": measured["allreduce_bytes"],
+            "full_training": estimated["allreduce_bytes_full_training"],
+            "ratio": estimated["allreduce_bytes_ratio"],
+            "synchronisations": measured["gradient_syncs"],
+            "how": HOW_BYTES,
+        },
+        "freezer": {
+            "overhead_seconds": measured["overhead_seconds"],
+            "overhead_seconds_by_kind": measured["overhead_seconds_by_kind"],
+            "decisions": len(freeze["history"]),
+            "history": freeze["history"],
+        },
+        "policy": freeze["policy"],
+        "freeze_config": run.spec.freeze_config().to_dict(),
+        "seed": run.training.seed,
+        "world_size": run.ranks.world,
+        "precision": "bf16" if run.bf16 else "fp32",
+        "machine": machine(run.ranks.device),
+        "versions": {"torch": torch.__version__, "python": platform.python_version()},
+        "spec": run.spec.model_dump(mode="json"),
+    }
+
+
+def summary(document: dict[str, Any]) -> dict[str, Any]:
+    """What the job's record keeps of the report."""
+    return {
+        "accuracy": document["accuracy"],
+        "loss": document["loss"],
+        "test_samples": document["test_samples"],
+        "steps": document["steps"],
+        "frozen_units": document["frozen_units"],
+        "units": document["units"],
+        "flops_ratio": document["flops"]["ratio"],
+        "allreduce_bytes_ratio": document["allreduce_bytes"]["ratio"],
+        "wall_seconds": document["wall_seconds"],
+    }
+
+
+def frozen_at(history: list[dict[str, Any]]) -> dict[str, int]:
+    """Step at which each unit that is frozen at the end was frozen last."""
+    at: dict[str, int] = {}
+    for entry in history:
+        for name in entry["thawed"]:
+            at.pop(name, None)
+        at.update(dict.fromkeys(entry["frozen"], entry["step"]))
+    return at
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What the run ran on, as far as a reader of its times needs it."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "device": device.type,
+        "device_name": name,
+        "cpus": os.cpu_count(),
+        "threads_per_rank": torch.get_num_threads(),
+        "system": platform.system(),
+    }
+
+
+def _save_weights(run: Run, path: Path) -> None:
+    """Written beside and renamed: an artifact is whole or absent."""
+    beside = path.with_name(f".{path.name}")
+    save_file(checkpoint.weights(run.model), beside)
+    os.replace(beside, path)

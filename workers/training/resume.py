@@ -1,0 +1,88 @@
+"""From a run to a checkpoint and back."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from workers.training import checkpoint
+from workers.training.run import Run
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class Position:
+    """Where the loop stands. Everything here survives a restart."""
+
+    step: int = 0
+    """Completed optimizer steps."""
+    best: float | None = None
+    """Best validation accuracy so far (early stop)."""
+    waited: int = 0
+    """Evaluations since then."""
+    evaluated_at: int = 0
+    """Steps at the last evaluation within training."""
+    train_seconds: float = 0.0
+    evaluate_seconds: float = 0.0
+    resumes: int = 0
+
+    def improved(self, accuracy: float, min_delta: float) -> bool:
+        """Note a validation accuracy; whether it is better than the best by more than ``min_delta``."""
+        if self.best is None or accuracy > self.best + min_delta:
+            self.best, self.waited = accuracy, 0
+            return True
+        self.waited += 1
+        return False
+
+
+def save(run: Run, position: Position) -> Path | None:
+    """Write a checkpoint; called by all ranks after the same step. Returns its path on rank 0."""
+    run.ranks.same_buffers(run.model)
+    freezer = run.freezer.state_dict()  # on every rank: it may talk to the others
+    rng = run.ranks.gather(checkpoint.rng_state(run.ranks.device))
+    if rng is None:
+        return None
+    training: dict[str, Any] = {
+        "optimizer": run.optimizer.state_dict(),
+        "freezer": freezer,
+        "loop": asdict(position),
+        "total_steps": run.total_steps,
+    }
+    made = checkpoint.Checkpoint(step=position.step, model=checkpoint.weights(run.model), training=training, rng=rng)
+    return checkpoint.save(run.files.checkpoints, made)
+
+
+def restore(run: Run) -> Position:
+    """Go on from the newest valid checkpoint of any attempt of this job, or start at step 0. Called by all ranks."""
+    path: str | None = None
+    if run.ranks.leads:
+        found = checkpoint.newest(attempt.checkpoints for attempt in run.job_files.attempts())
+        path = str(found) if found is not None else None
+    path = run.ranks.broadcast_object(path)
+    state = checkpoint.load(Path(path)) if path is not None else None
+    if state is not None and (state.world != run.ranks.world or state.training["total_steps"] != run.total_steps):
+        _log.warning(
+            "starting over: the checkpoint of step %d is of %d ranks and %d steps, this run has %d ranks and %d steps",
+            state.step,
+            state.world,
+            state.training["total_steps"],
+            run.ranks.world,
+            run.total_steps,
+        )
+        state = None
+    if state is None:
+        run.prepare_freezer()
+        run.seed_rank()
+        return Position()
+    run.model.load_state_dict(state.model)
+    run.optimizer.load_state_dict(state.training["optimizer"])
+    run.freezer.load_state_dict(state.training["freezer"])
+    run.prepare_freezer()
+    position = Position(**state.training["loop"])
+    position.resumes += 1
+    checkpoint.set_rng_state(state.rng[run.ranks.rank], run.ranks.device)
+    _log.info("going on after step %d from %s", state.step, path)
+    return position

@@ -1,0 +1,178 @@
+"""A run put together: data, model, optimizer and freezer of one rank, before the first step."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from freezer.events import FreezeEvent
+from freezer.freezer import Freezer
+from freezer.parallel import DDP, Single
+from freezer.windows import MemoryWindows, WindowStore
+from workers.jobs.layout import AttemptFiles, AttemptSpec, JobFiles
+from workers.jobs.spec import JobSpec, TrainingSpec
+from workers.settings import Settings
+from workers.training import models
+from workers.training.batch import Batch, check_logits, forward
+from workers.training.datasets import DataBundle, load
+from workers.training.errors import ConfigInvalid
+from workers.training.optim import make_optimizer
+from workers.training.process_group import Ranks
+from workers.training.sampler import StepPlan
+
+WINDOW_TTL_SECONDS = 24 * 3600.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Run:
+    """What the loop works on."""
+
+    attempt: AttemptSpec
+    files: AttemptFiles
+    settings: Settings
+    ranks: Ranks
+    data: DataBundle
+    model: nn.Module
+    """The bare model; the loop calls ``freezer.model``."""
+    optimizer: Optimizer
+    freezer: Freezer
+    events: list[FreezeEvent]
+    """Events that the freezer gave out and nobody reported yet."""
+    plan: StepPlan
+    windows: WindowStore | None
+    """Of rank 0, where a store mirrors them; else the freezer keeps its own."""
+    total_steps: int
+    bf16: bool
+
+    @property
+    def spec(self) -> JobSpec:
+        return self.attempt.spec
+
+    @property
+    def training(self) -> TrainingSpec:
+        return self.attempt.spec.training
+
+    @property
+    def job_files(self) -> JobFiles:
+        """Files of all attempts of the job."""
+        return JobFiles(self.files.root.parent.parent.parent, self.attempt.job_id)
+
+    def batches(self, step: int) -> list[Batch]:
+        """This rank's micro-batches after ``step`` completed steps."""
+        return [self.data.train.batch(indices) for indices in self.plan.micro_batches(step, self.ranks.rank)]
+
+    def prepare_freezer(self) -> None:
+        """Let the freezer find the units, after a checkpoint was loaded or none was found."""
+        inputs = self.batches(0)[0].to(self.ranks.device).inputs
+        self.freezer.model.train()
+        if isinstance(inputs, dict):
+            self.freezer.prepare(**inputs)
+        else:
+            self.freezer.prepare(inputs)
+
+    def close(self) -> None:
+        """End the threads of policy and window mirror."""
+        self.freezer.close()
+        if self.windows is not None and hasattr(self.windows, "close"):
+            self.windows.close()
+
+    def seed_rank(self) -> None:
+        """Random numbers of the steps: dropout differs between the ranks."""
+        _seed(self.training.seed + 1_000_003 * (self.ranks.rank + 1))
+
+
+def prepare(attempt: AttemptSpec, files: AttemptFiles, ranks: Ranks, settings: Settings) -> Run:
+    """Build everything from the spec, the same on all ranks.
+
+    Raises:
+        TrainingError, freezer.errors.ConfigError: the spec cannot work; the message names the fix.
+    """
+    spec, training = attempt.spec, attempt.spec.training
+    _seed(training.seed)
+    data = load(spec.data, settings, spec.model)
+    plan = step_plan(training, samples=len(data.train), world=ranks.world)
+    total = plan.total_steps(training.epochs, training.max_steps)
+    if training.early_stop is not None and data.validation is None:
+        raise ConfigInvalid("early stop needs data to watch: set data.validation_ratio, for example to 0.1")
+    model = models.build(spec.model, data.task, settings, seed=training.seed).to(ranks.device)
+    optimizer = make_optimizer(model, training.optimizer)
+    config = spec.freeze_config()
+    events: list[FreezeEvent] = []
+    windows = _windows(attempt, settings, config.window) if ranks.leads else None
+    freezer = Freezer(
+        model,
+        optimizer,
+        config=config,
+        total_steps=total,
+        windows=windows,
+        on_event=events.append,
+        parallel=DDP(control_group=ranks.control) if ranks.world > 1 else Single(),
+    )
+    run = Run(
+        attempt=attempt,
+        files=files,
+        settings=settings,
+        ranks=ranks,
+        data=data,
+        model=model,
+        optimizer=optimizer,
+        freezer=freezer,
+        events=events,
+        plan=plan,
+        windows=windows,
+        total_steps=total,
+        bf16=use_bf16(training.precision, ranks.device),
+    )
+    first = run.batches(0)[0].to(ranks.device)
+    model.eval()
+    with torch.no_grad():
+        check_logits(forward(model, first.inputs), first, data.task.num_classes)
+    return run
+
+
+def step_plan(training: TrainingSpec, *, samples: int, world: int) -> StepPlan:
+    """Raises ConfigInvalid when the training set is smaller than one step."""
+    try:
+        return StepPlan(
+            samples=samples,
+            batch_size=training.batch_size,
+            accumulation=training.gradient_accumulation,
+            world=world,
+            seed=training.seed,
+        )
+    except ValueError as error:
+        raise ConfigInvalid(str(error)) from error
+
+
+def use_bf16(precision: str, device: torch.device) -> bool:
+    """``auto``: on GPUs that have it. On the CPU only when asked for, since few are faster with it.
+
+    Raises:
+        ConfigInvalid: asked for on a GPU without it.
+    """
+    has = device.type == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False)
+    if precision == "bf16" and not has:
+        raise ConfigInvalid("this GPU has no bfloat16: use training.precision fp32 or auto")
+    return precision == "bf16" or (precision == "auto" and has and device.type == "cuda")
+
+
+def _windows(attempt: AttemptSpec, settings: Settings, capacity: int) -> WindowStore | None:
+    """The local ring, mirrored to the store of windows where there is one."""
+    url = settings.window_redis_url or settings.redis_url
+    if url is None:
+        return None
+    from workers.window_store import RedisWindows, WriteBehindWindows
+
+    def remote() -> WindowStore:
+        return RedisWindows(url, settings.key_prefix, attempt.job_id, capacity, WINDOW_TTL_SECONDS)
+
+    return WriteBehindWindows(MemoryWindows(capacity), remote)
+
+
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    torch.manual_seed(seed)
