@@ -198,8 +198,9 @@ class TrajectoryView(BaseModel):
 
 
 class CatalogEntry(BaseModel, extra="allow"):
-    """A model, data set or policy by name."""
+    """A model, data set or policy by name; ``schema`` is the JSON Schema of its options."""
 
+    object: str
     name: str
     description: str = ""
 

@@ -64,9 +64,9 @@ async def stream(store: AsyncJobStore, hub: Hub, job_id: str, cursor: str) -> As
                 yield _sse(job_id, live)
             if live is None or live.type in _LAST:
                 ended = await has_ended(store, job_id, cursor)
-        yield ServerSentEvent(event="end", id=cursor + END_SUFFIX, data='{"object":"end"}')
+        yield _end(cursor)
     except JobNotFound:  # deleted under the watcher
-        yield ServerSentEvent(event="end", id=cursor + END_SUFFIX, data='{"object":"end"}')
+        yield _end(cursor)
     finally:
         hub.leave(watcher)
 
@@ -87,4 +87,8 @@ async def _replay(store: AsyncJobStore, job_id: str, cursor: str) -> AsyncIterat
 
 def _sse(job_id: str, event: Event) -> ServerSentEvent:
     data = to_json(event_view(job_id, event), inf_nan_mode="null").decode()
-    return ServerSentEvent(event=event.type, id=event.id, data=data)
+    return ServerSentEvent(event=event.type, id=event.id, data=data, sep="\n")
+
+
+def _end(cursor: str) -> ServerSentEvent:
+    return ServerSentEvent(event="end", id=cursor + END_SUFFIX, data='{"object":"end"}', sep="\n")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from fastapi import APIRouter
-from pydantic import TypeAdapter
 from starlette.responses import Response
 
 from api.deps import render
@@ -16,19 +14,17 @@ from api.views import page
 from workers.jobs import catalog
 
 router = APIRouter(prefix="/v1", tags=["catalog"])
-_plain = TypeAdapter(Any)
 
 
-def _entry(kind: str, entry: Any) -> CatalogEntry:
-    """An entry of the catalog, a mapping or a dataclass, with its kind."""
-    return CatalogEntry.model_validate({**_plain.dump_python(entry, mode="json"), "object": kind})
+def _entry(kind: str, entry: catalog.Entry) -> CatalogEntry:
+    return CatalogEntry.model_validate({"object": kind, **entry.to_dict()})
 
 
-def _list(kind: str, entries: Mapping[str, Any]) -> Response:
+def _list(kind: str, entries: Mapping[str, catalog.Entry]) -> Response:
     return render(page((_entry(kind, entry) for _, entry in sorted(entries.items())), lambda entry: entry.name))
 
 
-def _one(kind: str, entries: Mapping[str, Any], name: str) -> Response:
+def _one(kind: str, entries: Mapping[str, catalog.Entry], name: str) -> Response:
     if name not in entries:
         raise not_found(f"no {kind} {name!r}; there are: {', '.join(sorted(entries))}", f"{kind.upper()}_NOT_FOUND")
     return render(_entry(kind, entries[name]))
