@@ -54,9 +54,9 @@ def spawn(
         )
 
 
-def terminate(process: subprocess.Popen[bytes], timeout: float) -> bool:
-    """TERM, then KILL after ``timeout`` seconds. Returns whether TERM was enough."""
-    if process.poll() is None:
+def terminate(process: subprocess.Popen[bytes], timeout: float, *, asked: bool = False) -> bool:
+    """TERM (unless it was ``asked`` already), then KILL after ``timeout`` seconds. Returns whether TERM was enough."""
+    if not asked and process.poll() is None:
         process.terminate()
     try:
         process.wait(timeout)

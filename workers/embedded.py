@@ -63,11 +63,6 @@ def server_version(binary: Path) -> tuple[int, int] | None:
     return (int(match[1]), int(match[2])) if match else None
 
 
-def celery_url(url: str) -> str:
-    """The same server as Celery wants it: ``unix://:PW@/path`` becomes ``redis+socket://:PW@/path``."""
-    return "redis+socket://" + url.removeprefix("unix://") if url.startswith("unix://") else url
-
-
 class EmbeddedServer:
     """One server process over one data directory.
 
