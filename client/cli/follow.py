@@ -78,10 +78,10 @@ def logs(
 ) -> None:
     """Log of one rank. With -f: live, until the job ends, across attempts."""
     with state(ctx).client() as client, come_back(f"logs -f {job_id}", job_id):
-        _logs(client, job_id, rank=rank, tail=tail, follow=follow, write=lambda text: typer.echo(text, nl=False))
+        follow_logs(client, job_id, rank=rank, tail=tail, follow=follow, write=lambda text: typer.echo(text, nl=False))
 
 
-def _logs(
+def follow_logs(
     client: Client,
     job_id: str,
     *,
