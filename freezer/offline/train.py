@@ -47,7 +47,8 @@ class Prepared:
 
 def prepare(architecture: str, config: dict[str, object], examples: Sequence[Example]) -> Prepared:
     """Compute features once. Every network weighs the same, however many windows it brought."""
-    reader = ARCHITECTURES[architecture](config)
+    with torch.device("meta"):  # draws no random numbers
+        reader = ARCHITECTURES[architecture](config)
     inputs = reader.prepare([example.window for example in examples])
     names = [example.network for example in examples]
     counts = {name: names.count(name) for name in set(names)}

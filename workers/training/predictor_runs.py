@@ -143,7 +143,7 @@ def _batches(
     """One batch a step; the learning rate is set just before it, as the training loop does."""
     for step in range(total):
         set_lr(optimizer, rate * lr_factor(schedule, step, total))
-        yield bundle.train.batch(torch.tensor(steps.micro_batches(step, 0)[0]))
+        yield bundle.train.batch(torch.as_tensor(steps.micro_batches(step, 0)[0]))
 
 
 def _loss(model: nn.Module, batch: Batch) -> Tensor:
