@@ -20,7 +20,12 @@ class Base:
 
     def _options(self) -> dict[str, Any]:
         headers = {"Authorization": f"Bearer {self.connection.key}", "User-Agent": USER_AGENT}
-        return {"base_url": self.connection.url, "headers": headers, "timeout": self.timeout}
+        return {
+            "base_url": self.connection.url,
+            "headers": headers,
+            "timeout": self.timeout,
+            "trust_env": not _on_this_machine(self.connection.url),  # no proxy in between
+        }
 
     def _arguments(self, request: Request) -> dict[str, Any]:
         return {
@@ -31,3 +36,7 @@ class Base:
             "headers": request.headers,
             "timeout": httpx.Timeout(self.timeout, read=self.timeout + request.patience),
         }
+
+
+def _on_this_machine(url: str) -> bool:
+    return httpx.URL(url).host in ("localhost", "127.0.0.1", "::1")

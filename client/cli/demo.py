@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +28,7 @@ def demo(
     from client.demo.run import DemoError, run_demo
     from client.demo.spec import PACKAGES, demo_spec
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # TERM stops the private stack too
     folder = folder_of(ctx, dest)
     try:
         for name in PACKAGES:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -33,9 +35,20 @@ def up(
         typer.echo(
             f"key: {settings.home / 'admin.key'} (the command line finds it by itself). Ctrl-C stops everything."
         )
-        stop.wait()
+        while not stop.wait(1.0):
+            if supervisor.given_up:
+                raise fail(f"{', '.join(supervisor.given_up)} died too often; see {settings.home / 'logs'}", FAILED)
         typer.echo("stopping")
     except SupervisorError as error:
         raise fail(str(error), FAILED) from None
     finally:
         supervisor.stop()
+
+
+def key_place(home: Path) -> str:
+    """Where the API has its admin key from."""
+    if "SMARTFRZ_ADMIN_KEY" in os.environ:
+        return "the one in SMARTFRZ_ADMIN_KEY"
+    if path := os.environ.get("SMARTFRZ_ADMIN_KEY_FILE"):
+        return path
+    return f"{home / 'admin.key'} (the command line finds it by itself)"

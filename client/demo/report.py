@@ -7,15 +7,16 @@ benchmark``, measured earlier and committed with the command that made it.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from client.cli.output import byte_size, duration
 from client.flows import Json
 
 FULL_TRAINING = Path("benchmarks/results/demo_full_training.json")
 NOT_MEASURED = "not measured on this checkout"
+NOT_REPORTED = "not reported"
 NOT_COMPARABLE = "not comparable: this is the short form"
 
 
@@ -89,14 +90,14 @@ def summary(
     }
 
 
-def _pair(costs: object, show: Any) -> tuple[str, str]:
-    """Our cost and full training's, each with its source, and the ratio."""
+def _pair(costs: object, show: Callable[[float], str]) -> tuple[str, str]:
+    """Our cost and full training's, each with its source, and the ratio. What was not measured was estimated."""
     if not isinstance(costs, dict):
-        return "not reported", "not reported"
-    kind = "measured" if costs.get("measured") is not None else "estimated"
-    ours, full, ratio = costs.get(kind), costs.get("full"), _ratio(costs)
-    if ours is None or full is None:
-        return "not reported", "not reported"
+        return NOT_REPORTED, NOT_REPORTED
+    kind = "measured" if "measured" in costs else "estimated"
+    ours, full, ratio = costs.get("measured", costs.get("this_run")), costs.get("full_training"), _ratio(costs)
+    if not isinstance(ours, int | float) or not isinstance(full, int | float):
+        return NOT_REPORTED, NOT_REPORTED
     share = f", {ratio:.1%} of full" if ratio is not None else ""
     return f"{show(ours)} ({kind}{share})", f"{show(full)} (estimated)"
 

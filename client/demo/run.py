@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -45,19 +46,35 @@ def sole_owner(folder: Path) -> Iterator[None]:
 def private_stack(home: Path, packages_dir: Path) -> Iterator[Client]:
     """A supervisor of our own over an empty ``home``, whatever the environment names; gone when the block ends."""
     from workers.settings import Settings
-    from workers.supervisor import Supervisor
+    from workers.supervisor import Supervisor, SupervisorError
 
     shutil.rmtree(home, ignore_errors=True)
     settings = Settings(
-        home=home.absolute(), packages_dir=packages_dir.absolute(), redis_url=None, window_redis_url=None
+        home=home.absolute(),
+        packages_dir=packages_dir.absolute(),
+        redis_url=None,
+        window_redis_url=None,
+        redis_host=None,
+        window_redis_host=None,
+        worker_processes=2,
+        stop_grace_seconds=10.0,
     )
     supervisor = Supervisor(settings, "127.0.0.1", 0, 1)
     try:
         supervisor.start()
-        with Client(supervisor.url, (home / "admin.key").read_text(encoding="utf-8").strip()) as client:
+        with Client(supervisor.url, admin_key(settings.home)) as client:
             yield client
+    except SupervisorError as error:
+        raise DemoError(str(error)) from error
     finally:
         supervisor.stop()
+
+
+def admin_key(home: Path) -> str:
+    """The key that the API of this home uses: the environment goes before the file, for the API too."""
+    if key := os.environ.get("SMARTFRZ_ADMIN_KEY"):
+        return key
+    return Path(os.environ.get("SMARTFRZ_ADMIN_KEY_FILE") or home / "admin.key").read_text(encoding="utf-8").strip()
 
 
 def run_demo(*, spec: dict[str, Any], out: Path, packages_dir: Path, short: bool, console: Console) -> Json:

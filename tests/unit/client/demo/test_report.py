@@ -17,8 +17,8 @@ REPORT = {
     "frozen_units": 3,
     "units": 14,
     "wall_seconds": 125.0,
-    "flops": {"measured": None, "estimated": 6.0e12, "full": 1.0e13, "ratio": 0.6},
-    "allreduce_bytes": {"measured": 1024**3, "full": 2 * 1024**3, "ratio": 0.5},
+    "flops": {"this_run": 6.0e12, "full_training": 1.0e13, "ratio": 0.6},
+    "allreduce_bytes": {"measured": 1024**3, "full_training": 2 * 1024**3, "ratio": 0.5},
 }
 FULL = {"accuracy": 0.55, "wall_seconds": 200.0, "machine": "2 cores"}
 
