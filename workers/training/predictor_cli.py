@@ -116,6 +116,8 @@ def _labels(corpus: Path) -> dict[str, dict[str, int | None]]:
 def _examples(corpus: Path, group: str, per_unit: int, seed: int, length: int | None) -> list[Example]:
     labels = _labels(corpus)
     names = [run.name for run in RUNS if run.group == group and run.name in labels]
+    if (group == "train" and not names) or not labels:
+        raise ValueError(f"no labelled run of group {group!r} in {corpus}: collect and label some first")
     return load_examples(corpus, names, labels, per_unit, seed, length)
 
 
