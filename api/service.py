@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import logging
@@ -109,18 +110,22 @@ class Jobs:
         return await self.place_all(records), more
 
     async def wait(self, job_id: str, seconds: float, unchanged: Callable[[Placed], bool]) -> Placed:
-        """The job as soon as it is not ``unchanged``, or as it is when the time is over or the server stops."""
+        """The job as soon as its record changes, or as it is when the time is over or the server stops.
+
+        At once where it is not ``unchanged`` already, or has ended.
+        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + min(seconds, self.settings.wait_max_seconds)
-        while True:
-            placed = await self.get(job_id)
-            left = deadline - loop.time()
-            if left <= 0 or placed.record.terminal or not unchanged(placed) or self.hub.closing.is_set():
-                return placed
-            try:
+        first = await self.get(job_id)
+        if first.record.terminal or not unchanged(first):
+            return first
+        while (left := deadline - loop.time()) > 0 and not self.hub.closing.is_set():
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.hub.closing.wait(), min(left, self.settings.wait_poll_seconds))
-            except TimeoutError:
-                continue
+            record = await self.store.get(job_id)
+            if record.version != first.record.version:
+                return await self.place(record)
+        return await self.get(job_id)
 
     async def cancel(self, job_id: str) -> tuple[Placed, bool]:
         """Ask for the end. Returns the job and whether this call changed it.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
+from pathlib import Path
 
 from fastapi import APIRouter
 from starlette.responses import Response
 
 router = APIRouter(include_in_schema=False)
-_PAGE = files("api").joinpath("static/docs.html")
+_PAGE = Path(__file__).parent.parent / "static" / "docs.html"
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
 
 

@@ -32,7 +32,7 @@ async def history(
     job_id: JobId,
     jobs: JobsDep,
     limit: Limit,
-    after: Annotated[int, Query(ge=0, description="seq of the last decision of the page before.")] = 0,
+    after: Annotated[int, Query(ge=0, le=2**53, description="seq of the last decision of the page before.")] = 0,
 ) -> Response:
     """Decisions, oldest first. ``superseded``: undone by a resume from an earlier checkpoint, and decided again."""
     await jobs.store.get(job_id)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import Response
 
 from api.deps import JobId, JobsDep, Limit, render
 from api.errors import invalid
 from api.schemas import JobView, Page, ValidationView
 from api.service import Jobs, Placed
+from api.strict_json import strict_json
 from api.views import job_etag, job_view, matches_etag, page
 from workers.jobs.record import Status
 from workers.jobs.spec import JobSpec
@@ -47,6 +48,7 @@ def prefer_wait(header: str | None) -> int | None:
     "",
     status_code=201,
     response_model=JobView,
+    dependencies=[Depends(strict_json)],
     responses={200: {"model": ValidationView, "description": "?validate_only=true: nothing was written."}},
 )
 async def create(
