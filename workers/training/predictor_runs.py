@@ -78,8 +78,8 @@ RUNS: tuple[RunSpec, ...] = (
     _image("train", "vit-small", 1, 6, "adamw", 5e-4, schedule="constant"),
     _text("train", "rotten-tomatoes", 0, 1e-4, 32, 150, train_size=1600),
     _text("train", "rotten-tomatoes", 1, 4e-4, 32, 120, train_size=1200, schedule="linear", warmup_ratio=0.1),
-    _image("network", "mobilenetv2-small", 0, 6, "adamw", 2e-3),
-    _image("network", "mobilenetv2-small", 1, 8, "sgd", 0.05, weight_decay=5e-4),
+    _image("network", "mobilenetv2-small", 0, 4, "adamw", 2e-3),
+    _image("network", "mobilenetv2-small", 1, 5, "sgd", 0.05, weight_decay=5e-4),
     _text("dataset", "20newsgroups", 0, 2e-4, 40, 150, train_size=1600),
 )
 
