@@ -75,6 +75,7 @@ class Supervisor:
         self._api: ProcessChild | None = None
         self._workers: list[ProcessChild] = []
         self._store_url = ""
+        self._announced = False
 
     @property
     def url(self) -> str:
@@ -108,6 +109,7 @@ class Supervisor:
             self._start_processes(environment)
             self._await_ready()
             write_atomic(self.home / "server.json", json.dumps({"url": self.url, "pid": os.getpid()}) + "\n")
+            self._announced = True
         except EmbeddedError as error:
             self.stop()
             raise SupervisorError(str(error)) from error
@@ -119,8 +121,9 @@ class Supervisor:
     def stop(self) -> None:
         """Workers hand back their jobs (within the grace period), then the API, then the stores. Safe to repeat."""
         self._keeper.hold()
-        if self._owns_server_file():
+        if self._announced:
             (self.home / "server.json").unlink(missing_ok=True)
+            self._announced = False
         for worker in self._workers:
             worker.order_stop()
         children: list[Child | None] = [*self._workers, self._api, *reversed(self._stores)]
@@ -194,12 +197,6 @@ class Supervisor:
         except StoreUnavailable:
             here = set()
         return [child for child in self._workers if child.process is not None and child.process.pid not in here]
-
-    def _owns_server_file(self) -> bool:
-        try:
-            return bool(json.loads((self.home / "server.json").read_text())["pid"] == os.getpid())
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
 
     def __enter__(self) -> Self:
         return self.start()

@@ -50,4 +50,4 @@ def test_terminal_and_leased_do_not_meet() -> None:
 
 def test_records_do_not_change() -> None:
     with pytest.raises(ValidationError):
-        record().status = "running"
+        setattr(record(), "status", "running")  # noqa: B010

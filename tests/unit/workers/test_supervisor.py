@@ -1,0 +1,244 @@
+"""The supervisor: its children are real processes, some of them stand-ins that do the least that is asked of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import StoreUrl
+from workers._children import MAX_QUICK_DEATHS, Keeper, ProcessChild, pause_before
+from workers.embedded import EmbeddedServer
+from workers.redis_store import RedisJobStore
+from workers.settings import Settings
+from workers.supervisor import Supervisor, SupervisorError, child_environment, free_port
+
+API = """
+import http.server, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if self.path == "/readyz" else 404)
+        self.end_headers()
+    def log_message(self, *args): pass
+print("api up", flush=True)
+http.server.ThreadingHTTPServer((sys.argv[1], int(sys.argv[2])), Handler).serve_forever()
+"""
+
+WORKER = """
+import os, signal, socket, sys, time
+from workers.jobs.record import WorkerInfo
+from workers.redis_store import RedisJobStore
+from workers.settings import Settings
+settings = Settings()
+store = RedisJobStore(settings.redis_url, settings.key_prefix)
+name = f"{sys.argv[1]}-{os.getpid()}"
+info = WorkerInfo(id=name, host=socket.gethostname(), pid=os.getpid(), started_at=1, heartbeat_at=1)
+def end(*_):
+    store.ping()  # the store must outlive us
+    print("ended in order", flush=True)
+    sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+store.put_worker(info, 60)
+time.sleep(600)
+"""
+
+
+def stand_ins(host: str, port: int, workers: Sequence[str]) -> Mapping[str, Sequence[str]]:
+    api = [sys.executable, "-c", API, host, str(port)]
+    return {"api": api} | {name: [sys.executable, "-c", WORKER, name] for name in workers}
+
+
+def until(check: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def serves(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/readyz", timeout=2) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+def gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+class TestWithStandIns:
+    def test_up_restarts_and_down(self, home: Path) -> None:
+        supervisor = Supervisor(Settings(home=home), "127.0.0.1", 0, 1, commands=stand_ins)
+        with supervisor:
+            pids = supervisor.pids
+            assert sorted(pids) == ["api", "store", "w1", "windows"]
+            assert serves(supervisor.url)
+            assert json.loads((home / "server.json").read_text())["url"] == supervisor.url
+            for name in ("api", "w1", "store"):
+                os.kill(pids[name], signal.SIGKILL)
+            until(lambda: all(supervisor.pids[n] != pids[n] for n in ("api", "w1", "store")))
+            until(lambda: serves(supervisor.url))
+            until(lambda: Path(f"/proc/{supervisor.pids['w1']}").exists())
+            assert supervisor.pids["windows"] == pids["windows"]
+            store = RedisJobStore(supervisor._store_url, "smartfrz:")
+            until(lambda: any(w.pid == supervisor.pids["w1"] for w in store.workers()))
+            store.close()
+            assert supervisor.given_up == ()
+            pids = supervisor.pids
+        assert all(gone(pid) for pid in pids.values())
+        assert (home / "logs" / "w1.log").read_text().splitlines() == ["ended in order"]
+        assert not (home / "server.json").exists()
+        assert "User requested shutdown" in (home / "logs" / "store.log").read_text() or (
+            "SIGTERM" in (home / "logs" / "store.log").read_text()
+        )
+
+    def test_a_store_by_url_is_used_and_left_alone(self, home: Path, store_url: StoreUrl) -> None:
+        settings = Settings(home=home, redis_url=store_url.url, key_prefix=store_url.prefix)
+        with Supervisor(settings, "127.0.0.1", 0, 2, commands=stand_ins) as supervisor:
+            assert len(supervisor.pids) == 3
+            assert not (home / "store").exists()
+            store = RedisJobStore(*store_url)
+            assert len(store.workers()) == 2
+        store.ping()
+        store.close()
+
+    def test_a_child_that_cannot_start_ends_it_all_with_its_words(self, home: Path) -> None:
+        def broken(host: str, port: int, workers: Sequence[str]) -> Mapping[str, Sequence[str]]:
+            return {**stand_ins(host, port, workers), "w1": [sys.executable, "-c", "raise SystemExit('no disk left')"]}
+
+        supervisor = Supervisor(Settings(home=home), "127.0.0.1", 0, 1, commands=broken)
+        with pytest.raises(SupervisorError, match="no disk left"):
+            supervisor.start()
+        assert not (home / "server.json").exists()
+        assert all(gone(pid) for pid in supervisor.pids.values())
+        with EmbeddedServer(home / "store", durable=True):
+            pass  # its lock is free again
+
+    def test_two_in_one_home_is_refused(self, home: Path) -> None:
+        with Supervisor(Settings(home=home), "127.0.0.1", 0, 0, commands=stand_ins) as first:
+            with pytest.raises(SupervisorError, match="in use"):
+                Supervisor(Settings(home=home), "127.0.0.1", 0, 0, commands=stand_ins).start()
+            assert serves(first.url)
+            assert (home / "server.json").exists()
+
+    def test_a_worker_that_does_not_stop_is_killed(self, home: Path, store_url: StoreUrl) -> None:
+        def deaf(host: str, port: int, workers: Sequence[str]) -> Mapping[str, Sequence[str]]:
+            worker = WORKER.replace("SIGTERM, end)", "SIGTERM, signal.SIG_IGN)")
+            return {**stand_ins(host, port, workers), workers[0]: [sys.executable, "-c", worker, "w1"]}
+
+        settings = Settings(home=home, redis_url=store_url.url, key_prefix=store_url.prefix)
+        supervisor = Supervisor(settings, "127.0.0.1", 0, 1, commands=deaf).start()
+        supervisor._workers[0].stop_seconds = 0.2
+        pids = supervisor.pids
+        supervisor.stop()
+        assert all(gone(pid) for pid in pids.values())
+
+
+OWNER = """
+import sys, time
+from pathlib import Path
+from tests.unit.workers.test_supervisor import stand_ins
+from workers.settings import Settings
+from workers.supervisor import Supervisor
+supervisor = Supervisor(Settings(home=Path(sys.argv[1])), "127.0.0.1", 0, 1, commands=stand_ins).start()
+print(*supervisor.pids.values(), flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's death signal is Linux only")
+def test_a_supervisor_killed_by_9_leaves_nothing_behind(home: Path) -> None:
+    owner = subprocess.Popen([sys.executable, "-c", OWNER, str(home)], stdout=subprocess.PIPE, text=True)
+    assert owner.stdout is not None
+    pids = [int(pid) for pid in owner.stdout.readline().split()]
+    owner.stdout.close()
+    assert len(pids) == 4
+    assert not any(gone(pid) for pid in pids)
+    owner.kill()
+    owner.wait()
+    until(lambda: all(gone(pid) for pid in pids))
+
+
+def test_the_real_service_comes_up_and_goes(home: Path) -> None:
+    with Supervisor(Settings(home=home), "127.0.0.1", 0, 1) as supervisor:
+        assert serves(supervisor.url)
+        pids = supervisor.pids
+        family = [p.pid for pid in pids.values() for p in psutil.Process(pid).children(recursive=True)]
+        assert (home / "admin.key").stat().st_mode & 0o777 == 0o600
+    assert all(gone(pid) for pid in [*pids.values(), *family])
+
+
+class TestKeeper:
+    def test_pauses_grow_and_end(self) -> None:
+        pauses = [pause_before(n) for n in range(1, MAX_QUICK_DEATHS + 1)]
+        assert pauses == [0.5, 1, 2, 4, 8, 16, 30, 30]
+        assert pause_before(MAX_QUICK_DEATHS + 1) is None
+
+    def test_gives_up_on_what_keeps_dying(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("workers._children.FIRST_PAUSE", 0.001)
+        monkeypatch.setattr("workers._children.LOOK_SECONDS", 0.01)
+        child = ProcessChild("c", [sys.executable, "-S", "-c", "print('x')"], dict(os.environ), tmp_path / "c.log")
+        keeper = Keeper()
+        child.start()
+        keeper.keep(child)
+        keeper.start()
+        until(lambda: keeper.given_up == ["c"], 60)
+        keeper.close()
+        assert (tmp_path / "c.log").read_text().split() == ["x"] * (MAX_QUICK_DEATHS + 1)
+
+    def test_restarts_nothing_once_held(self, tmp_path: Path) -> None:
+        child = ProcessChild("c", ["sleep", "600"], dict(os.environ), tmp_path / "c.log")
+        keeper = Keeper()
+        child.start()
+        keeper.keep(child)
+        keeper.start()
+        keeper.hold()
+        child.stop()
+        time.sleep(0.8)  # longer than the first pause: nothing may happen in it
+        keeper.close()
+        assert keeper.restarts == 0
+
+
+class TestEnvironment:
+    def test_a_child_reads_the_same_settings(self, home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.chdir(tmp_path)
+        settings = Settings(home=Path("here"), lease_seconds=7.0, code_dir=None)
+        base = {"PATH": "/bin", "SMARTFRZ_CODE_DIR": "/elsewhere", "SMARTFRZ_ADMIN_KEY_FILE": "/k"}
+        environment = child_environment(settings, base, "redis://a", "redis://b")
+        assert environment["PATH"] == "/bin"
+        assert environment["SMARTFRZ_ADMIN_KEY_FILE"] == "/k"
+        for name in [name for name in os.environ if name.startswith("SMARTFRZ_")]:
+            monkeypatch.delenv(name)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        urls = {"redis_url": "redis://a", "window_redis_url": "redis://b"}
+        assert Settings() == settings.model_copy(update={"home": tmp_path / "here", **urls})
+
+    def test_a_taken_port_is_said(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            with pytest.raises(SupervisorError, match=str(port)):
+                free_port("127.0.0.1", port)
+        assert free_port("127.0.0.1", port) == port
+        assert free_port("127.0.0.1", 0) > 0
+
+    def test_wildcards_are_reached_by_loopback(self, home: Path) -> None:
+        assert Supervisor(Settings(home=home), "0.0.0.0", 80, 0).url == "http://127.0.0.1:80"
+        assert Supervisor(Settings(home=home), "::", 80, 0).url == "http://[::1]:80"
+        assert Supervisor(Settings(home=home), "localhost", 80, 0).url == "http://localhost:80"
