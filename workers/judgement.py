@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from typing import Any, Literal
 from workers.guardian import LOCKED
 from workers.jobs.layout import Result
 from workers.jobs.record import Reason, Status
+from workers.training.main import OWNERSHIP_LOST, PEER_LOST
 
 Order = Literal["cancel", "pause", "drain", "max_duration"]
 """Why the runner asked the ranks to stop."""
@@ -19,7 +21,7 @@ TRANSIENT: frozenset[Reason] = frozenset({"worker_lost", "collective_timeout", "
 
 TAIL_LINES, TAIL_CHARACTERS = 20, 2000
 
-_ROOT_CAUSE = re.compile(r"Root Cause.*?rank\s*:\s*(?P<rank>\d+).*?exitcode\s*:\s*(?P<code>-?\d+)", re.DOTALL)
+_FAILURE = re.compile(r"rank\s*:\s*(?P<rank>\d+) \(local_rank.*?exitcode\s*:\s*(?P<code>-?\d+)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +61,11 @@ def tail(text: str) -> str:
     return "\n".join(text.rstrip().splitlines()[-TAIL_LINES:])[-TAIL_CHARACTERS:]
 
 
-def root_cause(torchrun: str) -> tuple[int, int] | None:
-    """(rank, exit code) of the rank that failed first, as torchrun saw it; a negative code is a signal."""
-    found = _ROOT_CAUSE.search(torchrun)
-    return (int(found["rank"]), int(found["code"])) if found else None
+def failures(torchrun: str) -> list[tuple[int, int]]:
+    """(rank, exit code) of the ranks that failed, the one that torchrun saw first in front; negative: a signal."""
+    others, found, root = torchrun.rpartition("Root Cause")
+    text = root + others.rpartition("Failures:")[2] if found else ""
+    return [(int(match["rank"]), int(match["code"])) for match in _FAILURE.finditer(text)]
 
 
 def judge(evidence: Evidence, *, max_duration_seconds: float | None = None) -> Outcome:
@@ -90,30 +93,46 @@ def judge(evidence: Evidence, *, max_duration_seconds: float | None = None) -> O
 
 
 def _failure(evidence: Evidence, summary: dict[str, Any] | None) -> Outcome:
-    result, cause = evidence.result, root_cause(evidence.torchrun)
+    result, failed = evidence.result, failures(evidence.torchrun)
     if evidence.oom_kills:
         text = "the kernel ended a process because memory ran out: use a smaller batch_size or fewer processes"
         return Outcome("finish", text, "failed", "host_oom", summary)
-    if cause is not None and cause[1] < 0:
-        return Outcome("lose", f"rank {cause[0]} was killed by signal {-cause[1]}")
-    if result is not None and result.outcome == "failed":
-        reason = result.reason or "code_error"
-        if reason in TRANSIENT:
-            return Outcome("lose", result.message or reason)
-        message = result.message or reason
-        if reason == "code_error":
-            message = _with_log(message, evidence.logs.get(result.rank, ""))
-        return Outcome("finish", message, "failed", reason, summary)
+    killed = _killed(failed)
+    if result is not None and result.outcome == "failed" and (killed is None or killed[1] != signal.SIGKILL):
+        return _reported(result, evidence.logs.get(result.rank, ""), summary)
+    if killed is not None:
+        return Outcome("lose", f"rank {killed[0]} was killed by signal {killed[1]}")
     if evidence.exit_code == LOCKED:
         return Outcome("lose", "an earlier attempt of this job is still being taken down")
-    failing = cause[0] if cause is not None else _rank_with_traceback(evidence.logs)
-    if failing is not None:
-        text = _with_log(f"rank {failing} failed", evidence.logs.get(failing, ""))
+    culprit = next((rank for rank, code in failed if code > 0 and code not in (OWNERSHIP_LOST, PEER_LOST)), None)
+    if culprit is None and not failed:
+        culprit = _rank_with_traceback(evidence.logs)
+    if culprit is not None:
+        text = _with_log(f"rank {culprit} failed", evidence.logs.get(culprit, ""))
         return Outcome("finish", text, "failed", "code_error", summary)
+    if failed:
+        lost = "its peers" if failed[0][1] == PEER_LOST else "the job"
+        return Outcome("lose", f"rank {failed[0][0]} lost {lost}")
     if evidence.exit_code < 0:
         return Outcome("lose", f"the guardian was killed by signal {-evidence.exit_code}")
     text = f"the ranks ended without a result (exit code {evidence.exit_code})"
     return Outcome("lose", "\n".join(part for part in (text, tail(evidence.torchrun)) if part))
+
+
+def _killed(failed: list[tuple[int, int]]) -> tuple[int, int] | None:
+    """(rank, signal) when a signal was the cause: torchrun lists the signals by which it ended the others, too."""
+    if not failed or (failed[0][1] > 0 and failed[0][1] != PEER_LOST):
+        return None
+    return next(((rank, -code) for rank, code in failed if code < 0 and -code != signal.SIGTERM), None)
+
+
+def _reported(result: Result, log: str, summary: dict[str, Any] | None) -> Outcome:
+    """A failure that a rank reported itself."""
+    reason = result.reason or "code_error"
+    message = result.message or reason
+    if reason in TRANSIENT:
+        return Outcome("lose", message)
+    return Outcome("finish", _with_log(message, log) if reason == "code_error" else message, "failed", reason, summary)
 
 
 def _rank_with_traceback(logs: Mapping[int, str]) -> int | None:

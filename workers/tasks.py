@@ -67,7 +67,8 @@ def _before_fork(**_: Any) -> None:
 
 @worker_process_init.connect  # type: ignore[untyped-decorator]
 def _in_child(**_: Any) -> None:
-    proctree.die_with_parent(_worker().main_pid)  # kill -9 of the main process must not leave the child running jobs
+    # Kill -9 of the main process must end the child as well; Celery asks for that too, but does not see if it is late.
+    proctree.die_with_parent(_worker().main_pid)
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator]

@@ -8,7 +8,8 @@ import pytest
 
 from workers.guardian import LOCKED
 from workers.jobs.layout import Result
-from workers.judgement import Evidence, Outcome, judge, root_cause, tail
+from workers.judgement import Evidence, Outcome, failures, judge, tail
+from workers.training.main import PEER_LOST
 
 TORCHRUN = """\
 workers.rank FAILED
@@ -122,6 +123,26 @@ def test_the_message_is_bounded() -> None:
     assert len(tail("x" * 10_000)) == 2000
 
 
-def test_the_root_cause_is_the_first_failure() -> None:
-    assert root_cause(TORCHRUN.format(code=-9)) == (1, -9)
-    assert root_cause("nothing of the kind") is None
+def test_a_rank_that_only_lost_its_peer_is_not_the_culprit() -> None:
+    both = TORCHRUN.replace("exitcode  : 1", "exitcode  : -9").format(code=PEER_LOST)
+    assert judge(Evidence(exit_code=1, torchrun=both)).message == "rank 0 was killed by signal 9"
+    alone = TORCHRUN.format(code=PEER_LOST)
+    assert judge(Evidence(exit_code=1, torchrun=alone, logs={0: TRACE})).message == f"rank 0 failed\n{TRACE}"
+    outcome = judge(Evidence(exit_code=1, torchrun=alone.replace("exitcode  : 1", f"exitcode  : {PEER_LOST}")))
+    assert (outcome.kind, outcome.message) == ("lose", "rank 1 lost its peers")
+
+
+def test_a_reported_failure_is_believed_when_a_peer_aborts_over_it() -> None:
+    assert judge(Evidence(result=FAILED, torchrun=TORCHRUN.format(code=-6))).reason == "code_error"
+
+
+def test_signals_by_which_torchrun_ended_the_others_are_not_the_cause() -> None:
+    for ended in (-15, -9):
+        torchrun = TORCHRUN.replace("exitcode  : 1", f"exitcode  : {ended}").format(code=1)
+        outcome = judge(Evidence(exit_code=1, torchrun=torchrun, logs={1: TRACE}))
+        assert (outcome.reason, outcome.message) == ("code_error", f"rank 1 failed\n{TRACE}")
+
+
+def test_the_root_cause_comes_first() -> None:
+    assert failures(TORCHRUN.format(code=-9)) == [(1, -9), (0, 1)]
+    assert failures("nothing of the kind") == []

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from workers.devices import DevicePool
+from workers.jobs.memory import MemoryJobStore
+from workers.registry import Heartbeat, current, describe
+from workers.shared import Board
+
+
+def test_a_worker_tells_its_state_job_and_devices(tmp_path: Path) -> None:
+    info, board = describe(DevicePool(tmp_path, [], 3), now=5.0), Board()
+    assert (info.devices, info.max_processes, info.started_at) == (["cpu"], 3, 5.0)
+    assert info.id != describe(DevicePool(tmp_path, [], 3)).id
+    assert (current(info, board, 6.0).state, current(info, board, 6.0).heartbeat_at) == ("idle", 6.0)
+    board.job_id = "job_1"
+    assert (current(info, board, 6.0).state, current(info, board, 6.0).job_id) == ("busy", "job_1")
+    board.draining = True
+    assert current(info, board, 6.0).state == "draining"
+    board.job_id = None
+    assert current(info, board, 6.0).job_id is None
+
+
+def test_it_registers_shows_changes_soon_and_deregisters(tmp_path: Path) -> None:
+    store, board = MemoryJobStore(), Board()
+    info = describe(DevicePool(tmp_path, [], 2))
+    heartbeat = Heartbeat(store, info, board, ttl_seconds=60, interval_seconds=30)
+    heartbeat.start()
+
+    def until(state: str) -> None:
+        deadline = time.monotonic() + 5
+        while [worker.state for worker in store.workers()] != [state]:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    until("idle")
+    board.job_id = "job_1"
+    until("busy")
+    store.available = False
+    board.job_id = None
+    time.sleep(0.3)  # heartbeats fail meanwhile; the thread must live on
+    store.available = True
+    until("idle")
+    heartbeat.stop()
+    assert list(store.workers()) == []
