@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -15,8 +17,9 @@ from client.cli.context import Format
 
 
 def console() -> Console:
-    """Of the current stdout; made anew for each use, since tests and pipes swap it."""
-    return Console(soft_wrap=True)
+    """Of the current stdout; made anew for each use, since tests and pipes swap it. A pipe gets wide lines."""
+    wide = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    return Console(soft_wrap=True, width=140 if wide else None)
 
 
 def emit_json(document: Any) -> None:

@@ -103,6 +103,7 @@ def run_demo(*, spec: dict[str, Any], out: Path, packages_dir: Path, short: bool
         )
         write_json(out / "report.json", report)
     if job["status"] == "succeeded":
+        forget_checkpoints(out / "home")
         show(rows(job_report, full, short=short), console)
     else:
         console.print(escape(f"the job {job['status']}: {job.get('status_message') or ''}"), style="red")
@@ -134,6 +135,12 @@ def collect(client: Client, job: Json, out: Path) -> tuple[Json, Path | None]:
     if "model.safetensors" in found:
         model = client.download(job["id"], "model.safetensors", out / "model.safetensors")
     return report, model
+
+
+def forget_checkpoints(home: Path) -> None:
+    """A finished demo keeps its logs and results, not hundreds of megabytes of checkpoints."""
+    for folder in home.glob("jobs/*/attempt-*/checkpoints"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def show(table_rows: list[Row], console: Console) -> None:

@@ -12,8 +12,8 @@ PACKAGES = ("minilm-l6", "20newsgroups")
 
 SHORT = (
     "name=demo-short",
-    "data.train_size=320",
-    "data.test_size=320",
+    "data.train_size=256",
+    "data.test_size=256",
     "training.epochs=2",
     "freeze.window=4",
     "freeze.snapshot_every=1",
