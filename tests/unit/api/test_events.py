@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -116,6 +116,48 @@ async def test_a_watcher_that_joins_late_gets_what_the_hub_has_read_already(
     await until(lambda: len(hub._watchers.get(job_id, ())) == 2)
     world.finish(job_id)
     assert await asyncio.wait_for(late, 5) == await asyncio.wait_for(early, 5)
+
+
+class Interrupted(Counting):
+    """Calls ``then`` once, when the first replay has come to its end."""
+
+    then: Callable[[], Awaitable[None]] | None = None
+
+    async def events(self, job_id: str, *, after: str = "0", limit: int = 100) -> Sequence[Event]:
+        found = await super().events(job_id, after=after, limit=limit)
+        if not found and self.then is not None:
+            then, self.then = self.then, None
+            await then()
+        return found
+
+
+async def test_an_event_between_replay_and_joining_is_not_lost(world: Any, store: Counting, hub: Hub) -> None:
+    job_id = await world.submit()
+    early = asyncio.create_task(collect(stream(store, hub, job_id, "0")))
+    await until(lambda: job_id in hub._cursors)
+    late_store = Interrupted(world.store)
+
+    async def between() -> None:
+        world.run(job_id)
+        await until(lambda: hub._cursors[job_id] == world.store.events(job_id)[-1].id)
+
+    late_store.then = between
+    late = asyncio.create_task(collect(stream(late_store, hub, job_id, "0")))
+    await until(lambda: len(hub._watchers[job_id]) == 2)
+    world.finish(job_id)
+    assert await asyncio.wait_for(late, 5) == await asyncio.wait_for(early, 5)
+
+
+async def test_a_read_from_an_older_place_offers_nothing_twice(world: Any, store: Counting) -> None:
+    job_id = await world.submit()
+    world.run(job_id)
+    events = world.store.events(job_id)
+    hub = Hub(store, buffer=5)
+    watcher = hub.join(job_id, events[1].id)
+    hub._fan_out(job_id, events)
+    assert await watcher.next(1) == events[2]
+    with pytest.raises(TimeoutError):
+        await watcher.next(0.01)
 
 
 async def test_a_slow_reader_is_dropped_and_can_come_back(world: Any, store: Counting, hub: Hub) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from api.routes.jobs import prefer_wait
+from api.views import matches_etag
 from workers.jobs import state
 from workers.jobs.errors import StoreUnavailable
 from workers.jobs.ports import Change
@@ -197,6 +198,14 @@ async def test_wait_ends_unchanged_when_its_time_is_over(make_world: Any) -> Non
         etag = (await world.client.get(f"/v1/jobs/{job_id}")).headers["etag"]
         headers = {"Prefer": "wait=30", "If-None-Match": etag}
         assert (await world.client.get(f"/v1/jobs/{job_id}", headers=headers)).status_code == 304
+
+
+@pytest.mark.parametrize(
+    ("header", "matches"),
+    [(None, False), ("*", True), ('W/"3-0"', True), ('"3-0"', True), ('"1", W/"3-0"', True), ('W/"3-1"', False)],
+)
+def test_if_none_match_is_a_list_compared_weakly(header: str | None, matches: bool) -> None:
+    assert matches_etag(header, 'W/"3-0"') is matches
 
 
 @pytest.mark.parametrize(
