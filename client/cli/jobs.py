@@ -14,6 +14,7 @@ from client.cli.output import age, duration, emit, emit_pairs
 from client.cli.specfile import SpecFileError, load_spec
 from client.errors import WaitTimeout
 from client.flows import Json
+from workers.jobs.record import TERMINAL
 
 JobIds = Annotated[list[str], typer.Argument(metavar="JOB...", help="Ids of jobs.")]
 
@@ -136,7 +137,7 @@ def _pairs(job: Json) -> list[tuple[str, object]]:
         ("id", job["id"]),
         ("name", job.get("name")),
         ("status", status_line(job)),
-        ("progress", progress_words(job) or None),
+        ("progress", None if job["status"] in TERMINAL else progress_words(job) or None),
         ("attempt", f"{job.get('attempt')} of {job.get('max_attempts')}"),
         ("model", (spec.get("model") or {}).get("name")),
         ("data", (spec.get("data") or {}).get("name")),
