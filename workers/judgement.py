@@ -54,6 +54,7 @@ class Outcome:
     status: Status = "failed"
     reason: Reason | None = None
     summary: dict[str, Any] | None = None
+    step: int | None = None
 
 
 def tail(text: str) -> str:
@@ -76,7 +77,7 @@ def judge(evidence: Evidence, *, max_duration_seconds: float | None = None) -> O
     """
     result, order = evidence.result, evidence.order
     if result is not None and result.outcome == "succeeded":
-        return Outcome("finish", result.message, "succeeded", None, result.summary)
+        return Outcome("finish", result.message, "succeeded", None, result.summary, result.step)
     summary = result.summary if result is not None else None
     if order == "max_duration":
         text = f"ran longer than max_duration_seconds ({max_duration_seconds:g})" if max_duration_seconds else None

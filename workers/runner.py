@@ -292,6 +292,7 @@ def apply(seen: JobRecord, now: float, fence: int, outcome: Outcome, exit_code: 
         message=outcome.message,
         exit_code=exit_code,
         summary=outcome.summary,
+        step=outcome.step,
     )
 
 

@@ -102,9 +102,16 @@ def finish(
     message: str | None = None,
     exit_code: int | None = None,
     summary: dict[str, Any] | None = None,
+    step: int | None = None,
 ) -> Change:
-    """The attempt's end as the runner saw it: succeeded, failed, cancelled or paused. Raises StaleFence."""
+    """The attempt's end as the runner saw it: succeeded, failed, cancelled or paused. Raises StaleFence.
+
+    ``step`` is the last one trained: rank 0's report, once a second, may have been earlier.
+    """
     _fenced(record, fence)
+    told: dict[str, Any] = {} if step is None else {"step": max(step, record.progress.step), "eta_seconds": None}
+    if status == "succeeded":
+        told |= {"ratio": 1.0, "eta_seconds": None}
     return _move(
         record,
         status,
@@ -114,6 +121,7 @@ def finish(
         status_message=message,
         exit_code=exit_code,
         summary=summary if summary is not None else record.summary,
+        progress=record.progress.model_copy(update=told),
     )
 
 

@@ -35,13 +35,13 @@ def result(outcome: str, **fields: Any) -> Result:
     return Result.model_validate({"outcome": outcome, **fields})
 
 
-SUCCESS = result("succeeded", summary={"accuracy": 0.9})
+SUCCESS = result("succeeded", step=7, summary={"accuracy": 0.9})
 FAILED = result("failed", reason="code_error", message="ValueError: broken", rank=0)
 
 
 def test_success_is_believed_even_after_an_order_and_whatever_torchrun_says() -> None:
     outcome = judge(Evidence(result=SUCCESS, exit_code=1, order="cancel"))
-    assert outcome == Outcome("finish", None, "succeeded", None, {"accuracy": 0.9})
+    assert outcome == Outcome("finish", None, "succeeded", None, {"accuracy": 0.9}, 7)
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,7 @@ def test_a_job_is_claimed_run_on_all_ranks_and_finished(bench: Bench) -> None:
     for job in (first, second):
         record = bench.store.get(job)
         assert (record.status, record.summary, record.attempt) == ("succeeded", {"steps": 5}, 1)
+        assert (record.progress.ratio, record.progress.step) == (1.0, 5), "though rank 0 never reported"
     assert bench.store.get(second).started_at < bench.store.get(first).started_at  # type: ignore[operator]
     assert len(bench.pids(first)) == 2
     log = JobFiles(bench.settings.home.resolve(), first).attempt(1).log(1)
