@@ -69,6 +69,7 @@ def environment(settings: Settings, **more: str) -> dict[str, str]:
         "SMARTFRZ_KEY_PREFIX": settings.key_prefix,
         "SMARTFRZ_SHUTDOWN_SECONDS": "10",
         "SMARTFRZ_REAP_SECONDS": "0.2",
+        "SMARTFRZ_SSE_SEND_TIMEOUT_SECONDS": "1",
         **more,
     }
 
@@ -161,6 +162,21 @@ def test_open_streams_and_waiting_requests_do_not_hold_up_shutdown(api: Api) -> 
     thread.join(20)
     assert waiting == [200]
     assert seconds < 5, api.log.read_text()
+    assert "Traceback" not in api.log.read_text()
+
+
+def test_a_client_that_does_not_read_is_dropped(api: Api) -> None:
+    """12 MB are more than the socket's buffers hold; the service is asked for other things meanwhile."""
+    job_id = api.submit()
+    api.run(job_id)
+    for _ in range(600):
+        api.store.append_event(job_id, Event(type="log", at=1.0, data={"text": "x" * 20_000}))
+    with stream(api, job_id):
+        deadline = time.monotonic() + 20
+        while "reader too slow" not in api.log.read_text():
+            assert time.monotonic() < deadline, api.log.read_text()
+            assert httpx.get(api.client.base_url.join("/livez")).status_code == 200
+            time.sleep(0.1)
     assert "Traceback" not in api.log.read_text()
 
 
