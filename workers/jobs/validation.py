@@ -27,6 +27,7 @@ def validate(spec: JobSpec, settings: Settings) -> list[Problem]:
         *_data_problems(spec.data, settings),
         *_task_problems(spec),
         *freeze_problems(spec.freeze, tuple(POLICIES), settings.data_dir),
+        *_training_problems(spec),
         *_resource_problems(spec, settings),
     ]
 
@@ -76,6 +77,13 @@ def _task_problems(spec: JobSpec) -> list[Problem]:
         f"models for it: {', '.join(fitting)}"
     )
     return [Problem("/data/name", text, "TASK_MISMATCH")]
+
+
+def _training_problems(spec: JobSpec) -> list[Problem]:
+    if spec.training.early_stop is None or spec.data.validation_ratio > 0.0:
+        return []
+    text = "early stop needs data to watch: set /data/validation_ratio, for example to 0.1"
+    return [Problem("/training/early_stop", text, "MISSING_VALIDATION")]
 
 
 def _resource_problems(spec: JobSpec, settings: Settings) -> list[Problem]:

@@ -95,6 +95,7 @@ TEXT_MODEL = {"name": "minilm-l6"}
         ({"freeze": {"policy": "static", "options": {"frist": 1}}}, "/freeze/options/frist", "INVALID_FREEZE"),
         ({"freeze": {"options": {"weights": "/etc/passwd"}}}, "/freeze/options/weights", "PATH_OUTSIDE"),
         ({"freeze": {"options": {"weights": "nope"}}}, "/freeze/options/weights", "INVALID_FREEZE"),
+        ({"training": {"early_stop": {}}}, "/training/early_stop", "MISSING_VALIDATION"),
         (
             {"resources": {"processes_per_worker": 5}},
             "/resources/processes_per_worker",
@@ -117,6 +118,7 @@ def test_a_fault_has_its_pointer_and_code(parts: dict[str, Any], pointer: str, c
         {"model": {"name": "transformers", "path": "owner/name"}, "data": {"name": "rotten-tomatoes"}},
         {"freeze": {"policy": "static", "options": {"first": 2}, "pin": ["head"], "threshold": 0.7}},
         {"freeze": {"threshold": 0.7, "window": 8, "snapshot_every": None, "options": {"weights": "mine.csv"}}},
+        {"training": {"early_stop": {}}, "data": {"name": "mnist5k", "validation_ratio": 0.1}},
         {"resources": {"processes_per_worker": 4}},
     ],
 )
