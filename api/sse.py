@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 
 from pydantic_core import to_json
@@ -10,7 +11,7 @@ from sse_starlette.event import ServerSentEvent
 from api.hub import Hub, Watcher
 from api.views import event_view
 from workers.jobs.codec import parse_event_id
-from workers.jobs.errors import JobNotFound
+from workers.jobs.errors import JobNotFound, StoreUnavailable
 from workers.jobs.ports import AsyncJobStore
 from workers.jobs.record import TERMINAL, Event
 
@@ -44,12 +45,16 @@ async def has_ended(store: AsyncJobStore, job_id: str, cursor: str) -> bool:
 
 
 async def stream(store: AsyncJobStore, hub: Hub, job_id: str, cursor: str) -> AsyncIterator[ServerSentEvent]:
-    """Events after ``cursor``, until the job ends, the client lags too far behind, or the server stops."""
-    async for event in _replay(store, job_id, cursor):
-        cursor = event.id
-        yield _sse(job_id, event)
-    watcher = hub.join(job_id, cursor)
+    """Events after ``cursor``, until the job ends, the client lags too far behind, or the server stops.
+
+    A store that goes away in the replay ends the stream without ``end``: the reconnect is a 503 until it is back.
+    """
+    watcher: Watcher | None = None
     try:
+        async for event in _replay(store, job_id, cursor):
+            cursor = event.id
+            yield _sse(job_id, event)
+        watcher = hub.join(job_id, cursor)
         # What came between the replay and joining, when the hub followed the job already and is ahead of us.
         async for event in _replay(store, job_id, cursor):
             cursor = event.id
@@ -63,12 +68,16 @@ async def stream(store: AsyncJobStore, hub: Hub, job_id: str, cursor: str) -> As
                 cursor = live.id
                 yield _sse(job_id, live)
             if live is None or live.type in _LAST:
-                ended = await has_ended(store, job_id, cursor)
+                with contextlib.suppress(StoreUnavailable):  # the hub goes on when it is back
+                    ended = await has_ended(store, job_id, cursor)
         yield _end(cursor)
     except JobNotFound:  # deleted under the watcher
         yield _end(cursor)
+    except StoreUnavailable:
+        return
     finally:
-        hub.leave(watcher)
+        if watcher is not None:
+            hub.leave(watcher)
 
 
 async def _next(watcher: Watcher) -> Event | None:

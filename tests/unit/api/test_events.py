@@ -209,6 +209,44 @@ async def test_a_store_that_comes_back_goes_on(
     assert (await asyncio.wait_for(reading, 5))[-1][0] == "end"
 
 
+async def test_an_idle_stream_outlives_a_store_that_is_away(
+    world: Any, store: Counting, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.hub._RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("api.sse.CHECK_SECONDS", 0.01)
+    job_id = await world.submit()
+    reading = asyncio.create_task(collect(stream(store, hub, job_id, "0")))
+    await until(lambda: job_id in hub._cursors)
+    world.run(job_id)
+    world.store.available = False
+    await asyncio.sleep(0.1)
+    assert not reading.done()
+    world.store.available = True
+    world.finish(job_id)
+    assert [kind for kind, _ in await asyncio.wait_for(reading, 5)][-2:] == ["job.succeeded", "end"]
+
+
+async def test_a_store_that_goes_away_in_the_replay_ends_the_stream_without_end(
+    world: Any, store: Counting, hub: Hub
+) -> None:
+    job_id = await world.submit()
+    reading: Any = stream(store, hub, job_id, "0")
+    assert (await anext(reading)).event == "job.created"
+    world.store.available = False
+    assert await collect(reading) == []
+    assert not hub._watchers
+
+
+async def test_a_client_that_leaves_is_forgotten(world: Any, store: Counting, hub: Hub) -> None:
+    job_id = await world.submit()
+    reading = asyncio.create_task(collect(stream(store, hub, job_id, "0")))
+    await until(lambda: job_id in hub._watchers)
+    reading.cancel()
+    await asyncio.wait({reading})
+    assert not hub._watchers
+    assert not hub._cursors
+
+
 async def test_a_reconnect_past_the_end_is_204(world: Any, store: Counting) -> None:
     job_id = await world.submit()
     world.run(job_id)
