@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,10 +46,11 @@ def draw(
     seed: int,
     length: int | None = None,
 ) -> list[Example]:
-    """``per_unit`` windows of every unit but the head, ends spread evenly at random over the run.
+    """``per_unit`` windows of every unit but the head, with ends at random over the run, the first half of it favoured.
 
-    The spacing is drawn so that windows span from one recorded step to about half of the run, as short and long runs
-    with their various settings do. ``length`` fixes the number of snapshots (the paper's predictor needs 30).
+    The spacing is drawn evenly in the logarithm, from every recorded step up to a span of half of the run, as short and
+    long runs with their various settings have it. ``length`` fixes the number of snapshots: the paper's predictor needs
+    30 of them.
     """
     rng = random.Random(f"{seed}/{run.meta.name}")
     count = len(run.steps)
@@ -57,9 +59,11 @@ def draw(
         for _ in range(per_unit):
             snapshots = length if length is not None else rng.randint(*LENGTHS)
             snapshots = min(snapshots, count)
-            most = max(1, min((count - 1) // (snapshots - 1), count // (2 * snapshots) or 1))
-            stride = rng.randint(1, most)
-            end = rng.randint((snapshots - 1) * stride, count - 1)
+            # Squared for every other window: the early decisions are the ones that are worth something.
+            place = rng.random() ** rng.choice((1, 2))
+            end = snapshots - 1 + round(place * (count - snapshots))
+            most = max(1, min(end, count // 2) // (snapshots - 1))
+            stride = round(math.exp(rng.uniform(0.0, math.log(most))))
             step, converged = int(run.steps[end]), labels[name]
             examples.append(
                 Example(

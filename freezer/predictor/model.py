@@ -34,6 +34,7 @@ def save_predictor(predictor: Predictor, path: str | Path, description: dict[str
     }
     scratch = path.with_suffix(".tmp")
     save_file({name: tensor.contiguous() for name, tensor in predictor.state_dict().items()}, scratch, header)
+    scratch.chmod(0o644)  # safetensors writes 0600; a package's files are for everybody
     os.replace(scratch, path)
     beside = {
         **header,
