@@ -1,6 +1,6 @@
 """How ranks train together and agree: one strategy object for each way. Single process and DDP in this version."""
 
-from __future__ import annotations
+# no `from __future__ import annotations`: DDP compares the annotations of a communication hook as objects
 
 import time
 from collections.abc import Collection
@@ -162,7 +162,7 @@ def refuse_unsupported(model: nn.Module) -> None:
 class Stopwatch:
     """``with Stopwatch() as watch: ...`` then ``watch.seconds``."""
 
-    def __enter__(self) -> Stopwatch:
+    def __enter__(self) -> "Stopwatch":
         self._start = time.perf_counter()
         self.seconds = 0.0
         return self

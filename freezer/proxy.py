@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ class ModelProxy(nn.Module):
         super().__init__()
         self.module = model
         self._before_training = before_training
+        self._local = False
         self._inner: nn.Module
         self.use(model)
 
@@ -33,13 +34,22 @@ class ModelProxy(nn.Module):
         if not torch.is_grad_enabled():
             return self.module(*args, **kwargs)
         self._before_training(args, kwargs)
+        if self._local and isinstance(self._inner, DistributedDataParallel):
+            with self._inner.no_sync():  # what counts for DDP is the forward pass
+                return self._inner(*args, **kwargs)
         return self._inner(*args, **kwargs)
 
-    def no_sync(self) -> AbstractContextManager[None]:
-        """DDP's ``no_sync()`` for gradient accumulation; does nothing in a single process."""
-        if isinstance(self._inner, DistributedDataParallel):
-            return self._inner.no_sync()
-        return nullcontext()
+    @contextmanager
+    def no_sync(self) -> Iterator[None]:
+        """DDP's ``no_sync()`` for gradient accumulation; does nothing in a single process.
+
+        A flag of the proxy's own, because the wrapper may not be there before the first pass inside.
+        """
+        before, self._local = self._local, True
+        try:
+            yield
+        finally:
+            self._local = before
 
     def train(self, mode: bool = True) -> ModelProxy:
         self.training = mode

@@ -76,6 +76,15 @@ class Record:
     output_bytes: dict[str, int] = field(default_factory=dict)
 
 
+@dataclass(slots=True)
+class _Frame:
+    """A module that is running; ``container`` once a layer ran inside."""
+
+    path: str
+    call: Call | None
+    container: bool = False
+
+
 class _Recorder:
     """Hooks on every module; FLOPs since the last event go to the layer that is running, or ran last."""
 
@@ -85,17 +94,14 @@ class _Recorder:
         self._seen: tuple[int, int, float] = (0, 0, 0.0)
         self._time = 0
         self._order = 0
-        self._stack: list[tuple[str, Call | None]] = []
+        self._stack: list[_Frame] = []
         self._last: Call | None = None
         self._inputs: dict[int, tuple[weakref.ref[Tensor], int]] = {}
-        self._kept: list[Tensor] = []
         self._early = (0, 0.0)
         for path, module in model.named_modules():
             own = list(module.parameters(recurse=False))
             if own:
                 self.record.owners.setdefault(owner_of(clean_name(path)), []).extend(own)
-        paths = list(self.record.owners)
-        self._containers = {p for p in paths if any(o != p and o.startswith(f"{p}." if p else "") for o in paths)}
         self._three_dim = {p for p, own in self.record.owners.items() if any(w.dim() == 3 for w in own)}
 
     def hook(self, model: nn.Module) -> list[Any]:
@@ -120,7 +126,9 @@ class _Recorder:
         now = split(self.counter)
         weighted, pair, backward = (now[0] - self._seen[0], now[1] - self._seen[1], now[2] - self._seen[2])
         self._seen = now
-        running = next((call for _, call in reversed(self._stack) if call is not None and call.order >= 0), None)
+        # the innermost layer, unless layers ran inside of it: then it is a container, and the last of those counts
+        frame = next((f for f in reversed(self._stack) if f.call is not None and f.call.order >= 0), None)
+        running = frame.call if frame is not None and not frame.container else None
         call = running or self._last
         if call is None:
             self._early = (self._early[0] + weighted + pair, self._early[1] + weighted + backward)
@@ -145,10 +153,12 @@ class _Recorder:
                 source = next((a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)), None)
                 call.order, call.input_order = self._order, self._fed(source)
                 self._order += 1
+                for frame in self._stack:
+                    frame.container = True
                 call.pair_flops, call.pair_backward = self._early
                 self._early = (0, 0.0)
             self.record.calls.append(call)
-        self._stack.append((path, call))
+        self._stack.append(_Frame(path, call))
 
     def _fed(self, source: Tensor | None) -> int:
         """Position of the first layer that was given this very tensor."""
@@ -162,21 +172,17 @@ class _Recorder:
 
     def _leave(self, path: str, output: Any) -> None:
         self._charge()
-        call = None
-        while self._stack:
-            name, call = self._stack.pop()
-            if name == path:
+        frame = _Frame("", None)
+        while self._stack:  # a frame above it was left by an exception that the model caught
+            frame = self._stack.pop()
+            if frame.path == path:
                 break
+        call = frame.call
         if call is None:
             return
         size = sum(t.numel() * t.element_size() for t in _tensors(output))
         self.record.output_bytes[path] = self.record.output_bytes.get(path, 0) + size
-        inside = f"{path}." if path else ""
-        ran_inside = path in self._containers and any(
-            c.order >= 0 and c.time > call.time and c.path != path and c.path.startswith(inside)
-            for c in self.record.calls
-        )
-        if call.order >= 0 and ran_inside:  # a container after all: what it was charged itself belongs to a layer
+        if call.order >= 0 and frame.container:  # what it was charged itself belongs to the first layer inside
             self.record.calls.remove(call)
             heir = next(c for c in self.record.calls if c.order > call.order)
             heir.pair_flops += call.flops + call.pair_flops

@@ -158,7 +158,7 @@ def _attach(model: nn.Module, record: Record, names: Mapping[int, str]) -> list[
         if path not in group.modules:
             group.modules.append(path)
         group.activation_bytes += record.output_bytes.get(path, 0) if path in leaves else 0
-        for p in modules[path].parameters(recurse=False):
+        for p in record.owners.get(path, ()):
             _add(group.params, names[id(p)])
 
     for call in record.calls:
@@ -171,7 +171,7 @@ def _attach(model: nn.Module, record: Record, names: Mapping[int, str]) -> list[
                 for path in pending:
                     give(path, group)
                 pending.clear()
-            trained = any(p.requires_grad for p in modules[call.path].parameters() if p.dim() >= 2)
+            trained = any(p.requires_grad for p in record.owners[call.path] if p.dim() >= 2)
             group.sites.append(
                 Site(
                     call.order,

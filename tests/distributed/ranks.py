@@ -1,0 +1,195 @@
+"""What each rank of the distributed tests runs: ``python -m tests.distributed.ranks RANK WORLD FOLDER``.
+
+All scenarios, one after another in the same processes, because starting them costs more than running them. Each
+writes ``FOLDER/<scenario>/<rank>.json``; an error of the library is written as ``{"error": type, "text": ...}``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from freezer.errors import FreezerError
+from freezer.freezer import Freezer
+from freezer.plan import FreezePlan
+from tests.unit.freezer.toys import ResNet, Scripted, Transformer, images, settings, tokens
+
+torch.set_num_threads(1)
+
+
+def data(step: int, rank: int, kind: str = "image") -> torch.Tensor:
+    torch.manual_seed(1000 + 10 * step + rank)
+    return images() if kind == "image" else tokens()
+
+
+def make(model: nn.Module, script: dict[int, list[str]], steps: int, **changes: Any) -> tuple[Freezer, Any]:
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-2, weight_decay=0.1)
+    freezer = Freezer(model, optimizer, settings(**changes), total_steps=steps, policy=Scripted(script))
+    return freezer, optimizer
+
+
+def train(freezer: Freezer, optimizer: Any, steps: range, rank: int, kind: str = "image", micro: int = 1) -> list[int]:
+    """Bytes reduced in each step."""
+    bytes_of: list[int] = []
+    for step in steps:
+        before = freezer.costs.bytes_measured
+        freezer.model.train()
+        for part in range(micro):
+            batch = data(step * micro + part, rank, kind)
+            if part < micro - 1:
+                with freezer.model.no_sync():
+                    freezer.model(batch).square().mean().backward()
+            else:
+                freezer.model(batch).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        freezer.step()
+        bytes_of.append(freezer.costs.bytes_measured - before)
+    return bytes_of
+
+
+def active_bytes(model: nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+
+
+def scenario_bytes(rank: int, folder: Path) -> dict[str, Any]:
+    torch.manual_seed(rank)  # ranks start with different weights: the first wrapping must make them equal
+    model = ResNet()
+    freezer, optimizer = make(model, {2: ["conv", "layer1.0.conv1"], 4: ["layer1.0.conv2", "layer1.1.conv1"]}, 8)
+    whole = active_bytes(model)
+    expected, seen = [], []
+    for step in range(8):
+        expected.append(active_bytes(model))
+        seen += train(freezer, optimizer, range(step, step + 1), rank)
+    torch.save(model.state_dict(), folder / f"{rank}.pt")
+    return {
+        "expected": expected,
+        "seen": seen,
+        "whole": whole,
+        "frozen": list(freezer.plan.frozen),
+        "report": freezer.report(),
+        "windows": list(freezer.windows.units()),
+    }
+
+
+def scenario_same_gradients(rank: int, folder: Path) -> dict[str, Any]:
+    """After a freeze and after a thaw the gradients must still be the mean over ranks."""
+    torch.manual_seed(0)
+    model = ResNet().eval()  # the reference below must see the same function
+    freezer, optimizer = make(model, {2: ["conv"]}, 8)
+    worst = []
+    for step in range(8):
+        if step == 5:  # thaw by hand: the engine can, though no policy does yet
+            freezer.plan = FreezePlan(freezer.plan.seq + 1, step, ())
+            freezer._enact(first=False)
+        freezer.model(data(step, rank)).square().mean().backward()
+        mine = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+        means = []
+        for other in range(2):
+            optimizer.zero_grad()
+            model(data(step, other)).square().mean().backward()
+            means.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+        error = max((m - (a + b) / 2).abs().max().item() for m, a, b in zip(mine, *means, strict=True))
+        worst.append([error, len(mine)])
+        optimizer.zero_grad()
+        freezer.step()
+    return {"worst": worst}
+
+
+def scenario_accumulate(rank: int, folder: Path) -> dict[str, Any]:
+    torch.manual_seed(0)
+    model = Transformer(unused=True)
+    freezer, optimizer = make(model, {2: ["embed"]}, 6)
+    seen = train(freezer, optimizer, range(6), rank, "text", micro=3)
+    pool = sum(p.numel() for p in model.pool.parameters()) * 4
+    return {"seen": seen, "active": active_bytes(model) - pool, "syncs": freezer.costs.syncs}
+
+
+def scenario_resume(rank: int, folder: Path) -> dict[str, Any]:
+    """30 steps straight against 15, a save between a stage and its effect, and 15 more in new objects."""
+    script = {4: ["conv"], 14: ["layer1.0.conv1"], 20: ["layer1.0.conv2", "layer1.1.conv1"]}
+    torch.manual_seed(0)
+    straight = ResNet()
+    freezer, optimizer = make(straight, script, 30, decision_delay=3)
+    train(freezer, optimizer, range(30), rank)
+
+    torch.manual_seed(0)
+    first = ResNet()
+    one, optimizer = make(first, script, 30, decision_delay=3)
+    train(one, optimizer, range(15), rank)
+    saved = {"model": first.state_dict(), "optimizer": optimizer.state_dict(), "freezer": one.state_dict()}
+    if rank == 0:
+        torch.save(saved, folder / "checkpoint.pt")
+    dist.barrier()
+    saved = torch.load(folder / "checkpoint.pt", weights_only=True)
+    second = ResNet()
+    two, optimizer = make(second, script, 30, decision_delay=3)
+    second.load_state_dict(saved["model"])
+    optimizer.load_state_dict(saved["optimizer"])
+    two.load_state_dict(saved["freezer"])
+    train(two, optimizer, range(15, 30), rank)
+    pairs = zip(straight.state_dict().values(), second.state_dict().values(), strict=True)
+    return {
+        "equal": all(torch.equal(a, b) for a, b in pairs),
+        "plans": [freezer.plan.digest, two.plan.digest],
+        "histories": [freezer.history, two.history],
+        "windows": rank != 0 or freezer.state_dict()["windows"] == two.state_dict()["windows"],
+        "bytes": [freezer.costs.bytes_measured, two.costs.bytes_measured],
+    }
+
+
+def scenario_disagree_units(rank: int, folder: Path) -> dict[str, Any]:
+    """The same *number* of frozen layers on both ranks, but not the same layers: DDP alone would not notice."""
+    torch.manual_seed(0)
+    freezer, optimizer = make(ResNet(), {4: ["conv"]}, 12)
+    train(freezer, optimizer, range(3), rank)
+    names = ("layer1.0.conv1",) if rank else ("layer1.0.conv2",)
+    freezer.plan = FreezePlan(1, 3, names)
+    freezer._enact(first=False)
+    train(freezer, optimizer, range(3, 8), rank)
+    return {}
+
+
+def scenario_disagree_steps(rank: int, folder: Path) -> dict[str, Any]:
+    torch.manual_seed(0)
+    freezer, _ = make(ResNet(), {4: ["conv"]}, 12)
+    freezer.prepare(images())
+    freezer._step = 4 if rank else 2  # one rank has lost count
+    freezer._conclude(2)
+    return {}
+
+
+def scenario_policy_fails(rank: int, folder: Path) -> dict[str, Any]:
+    torch.manual_seed(0)
+    freezer, optimizer = make(ResNet(), {2: ["no such unit"]}, 8)
+    train(freezer, optimizer, range(8), rank)
+    return {}
+
+
+SCENARIOS = {name.removeprefix("scenario_"): f for name, f in list(globals().items()) if name.startswith("scenario_")}
+
+
+def main() -> None:
+    rank, world, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+    store = dist.FileStore(str(folder / "rendezvous"), world)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=timedelta(seconds=60))
+    for name, scenario in SCENARIOS.items():
+        (folder / name).mkdir(exist_ok=True)
+        try:
+            result = scenario(rank, folder / name)
+        except FreezerError as error:  # raised on every rank alike, so that the next scenario can begin together
+            result = {"error": type(error).__name__, "text": str(error)}
+        (folder / name / f"{rank}.json").write_text(json.dumps(result))
+        dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Two real processes over gloo."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where two ranks left the results of all scenarios; fails with the ranks' output if one does not finish."""
+    folder, world = tmp_path_factory.mktemp("ranks"), 2
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tests.distributed.ranks"]
+    ranks = [
+        subprocess.Popen(
+            [*command, str(rank), str(world), str(folder)],
+            cwd=ROOT,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(world)
+    ]
+    try:
+        outputs = [rank.communicate(timeout=110)[0] for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.wait()
+    if any(rank.returncode for rank in ranks):
+        pytest.fail("\n".join(outputs))
+    return folder
+
+
+def results_of(scenario: str, folder: Path) -> list[dict[str, Any]]:
+    return [json.loads((folder / scenario / f"{rank}.json").read_text()) for rank in range(2)]
+
+
+def succeed(scenario: str, folder: Path) -> list[dict[str, Any]]:
+    results = results_of(scenario, folder)
+    assert not any("error" in result for result in results), results
+    return results
+
+
+def test_bytes_really_reduced_equal_the_bytes_of_active_parameters(folder: Path) -> None:
+    results = succeed("bytes", folder)
+    for result in results:
+        assert result["seen"] == result["expected"]
+        assert result["seen"][0] == result["whole"]
+        assert result["seen"][-1] < result["seen"][3] < result["seen"][0]
+        assert result["frozen"] == ["conv", "layer1.0.conv1", "layer1.0.conv2", "layer1.1.conv1"]
+        figures = result["report"]["allreduce_bytes"]
+        assert figures == {"measured": sum(result["seen"]), "full_training_estimate": 8 * result["whole"]}
+    assert results[0]["report"]["history"] == results[1]["report"]["history"]
+    weights = [torch.load(folder / "bytes" / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    moved_alone = [n for n in weights[0] if "running" not in n and not torch.equal(weights[0][n], weights[1][n])]
+    assert not moved_alone, "ranks hold different weights"
+    assert results[0]["windows"]
+    assert not results[1]["windows"], "only rank 0 records"
+
+
+def test_gradients_stay_the_mean_over_ranks_after_freeze_and_thaw(folder: Path) -> None:
+    for result in succeed("same_gradients", folder):
+        assert max(error for error, _ in result["worst"]) < 1e-6
+        counts = [count for _, count in result["worst"]]
+        assert counts[4] == counts[0] - 3, "conv's weight and its norm have no gradient"
+        assert counts[5:] == counts[:1] * 3, "thawed units are trained again"
+
+
+def test_accumulation_reduces_once_a_step_and_unused_layers_do_not_break_ddp(folder: Path) -> None:
+    for result in succeed("accumulate", folder):
+        assert result["seen"][-1] == result["active"]
+        assert result["syncs"] == 6
+
+
+def test_resume_on_two_ranks_is_bit_identical(folder: Path) -> None:
+    for result in succeed("resume", folder):
+        assert result["equal"]
+        assert result["plans"][0] == result["plans"][1]
+        assert [entry["step"] for entry in result["histories"][0]] == [7, 17, 23]
+        assert result["histories"][0] == result["histories"][1]
+        assert result["windows"]
+        assert result["bytes"][0] == result["bytes"][1]
+
+
+@pytest.mark.parametrize("scenario", ["disagree_units", "disagree_steps"])
+def test_ranks_that_disagree_stop_all_together(folder: Path, scenario: str) -> None:
+    for result in results_of(scenario, folder):
+        assert result["error"] == "AgreementError"
+        assert "rank 1" in result["text"]
+
+
+def test_rank_zero_error_reaches_every_rank(folder: Path) -> None:
+    for result in results_of("policy_fails", folder):
+        assert result["error"] == "PlanError"
+        assert "no such unit" in result["text"]

@@ -1,0 +1,220 @@
+"""Applying plans: what frozen means, for weights, optimizer, modes; and the way back."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from freezer.apply import Applier
+from freezer.errors import UnitError, VerificationError
+from freezer.units import discover
+from tests.unit.freezer.toys import ResNet, Transformer, images, tokens
+
+BLOCK0 = [f"blocks.0.{part}" for part in ("q", "k", "v", "proj", "up", "down")]
+
+
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, batch: torch.Tensor, steps: int = 5) -> None:
+    for _ in range(steps):
+        model.train()
+        optimizer.zero_grad(set_to_none=False)  # the harder case: gradients of zero would still move weights
+        model(batch).square().mean().backward()
+        optimizer.step()
+
+
+def prepared(model: nn.Module, batch: torch.Tensor, kind: Any = torch.optim.AdamW, **options: Any):  # type: ignore[no-untyped-def]
+    optimizer = kind(model.parameters(), lr=0.05, weight_decay=0.1, **options)
+    return optimizer, Applier(model, discover(model, (batch,), {}, "layer"), optimizer)
+
+
+@pytest.mark.parametrize(("kind", "options"), [(torch.optim.SGD, {"momentum": 0.9}), (torch.optim.AdamW, {})])
+def test_frozen_weights_do_not_move_by_momentum_or_decay(kind: Any, options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    model, batch = ResNet(), images()
+    optimizer, applier = prepared(model, batch, kind, **options)
+    train(model, optimizer, batch)
+    applier.apply(["conv"])
+    frozen = copy.deepcopy(model.state_dict())
+    train(model, optimizer, batch)
+    now = model.state_dict()
+    for name in ("conv.weight", "bn.weight", "bn.bias", "bn.running_mean", "bn.running_var", "bn.num_batches_tracked"):
+        assert torch.equal(now[name], frozen[name]), name
+    assert not torch.equal(now["fc.weight"], frozen["fc.weight"])
+
+
+def test_a_gradient_of_zero_would_have_moved_them() -> None:
+    """The reason for ``grad = None``: this is what happens otherwise."""
+    weight = nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.SGD([weight], lr=0.1, momentum=0.9, weight_decay=0.1)
+    weight.grad = torch.ones(3)
+    optimizer.step()
+    before = weight.detach().clone()
+    weight.grad = torch.zeros(3)
+    optimizer.step()
+    assert not torch.equal(weight, before)
+
+
+def test_the_optimizer_keeps_every_parameter_and_its_moments() -> None:
+    model, batch = ResNet(), images()
+    optimizer, applier = prepared(model, batch)
+    train(model, optimizer, batch, 2)
+    before = copy.deepcopy(optimizer.state_dict())
+    applier.apply(["conv", "layer1.0.conv1"])
+    after = optimizer.state_dict()
+    assert after["param_groups"] == before["param_groups"]
+    assert after["state"].keys() == before["state"].keys()
+    first = before["state"][2]["exp_avg"]
+    assert torch.equal(after["state"][2]["exp_avg"], first)
+    fresh = torch.optim.AdamW(ResNet().parameters())
+    fresh.load_state_dict(after)
+    assert len(fresh.state) == len(list(model.parameters())), "loading loses nothing"
+
+
+def test_no_later_train_call_wakes_frozen_norms_and_dropouts() -> None:
+    model, batch = ResNet(), images()
+    _, applier = prepared(model, batch)
+    applier.apply(["conv"])
+    model.train()
+    seen = {}
+    for name in ("bn", "drop", "layer1.0.bn1"):
+        model.get_submodule(name).register_forward_hook(lambda m, *_, n=name: seen.update({n: m.training}))
+    model(batch)
+    assert seen == {"bn": False, "drop": False, "layer1.0.bn1": True}
+
+
+def test_functional_dropout_sleeps_once_all_units_of_its_container_are_frozen() -> None:
+    model, batch = Transformer().train(), tokens()
+    _, applier = prepared(model, batch)
+    out: list[torch.Tensor] = []
+    model.blocks[0].register_forward_hook(lambda *called: out.append(called[2].detach()))
+    for frozen, same in ((["embed", *BLOCK0[:-1]], False), (["embed", *BLOCK0], True)):
+        applier.apply(frozen)
+        out.clear()
+        for _ in range(2):
+            model.train()
+            model(batch)
+        assert torch.equal(out[0], out[1]) is same
+
+
+def test_batch_statistics_without_running_ones_leave_nothing_to_drift() -> None:
+    """Such a norm uses batch statistics even in eval mode; its weights are fixed all the same."""
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(4, 2))
+    batch = torch.randn(8, 4)
+    optimizer, applier = prepared(model, batch)
+    applier.apply(["0"])
+    before = copy.deepcopy(model.state_dict())
+    train(model, optimizer, batch)
+    after = model.state_dict()
+    assert {n for n in before if not torch.equal(before[n], after[n])} == {"2.weight", "2.bias"}
+
+
+def test_tied_weights_freeze_together() -> None:
+    model, batch = Transformer(tied=True), tokens()
+    optimizer, applier = prepared(model, batch)
+    train(model, optimizer, batch, 2)
+    applier.apply(["embed"])
+    before = model.head.weight.detach().clone()
+    train(model, optimizer, batch)
+    assert torch.equal(model.head.weight, before)
+    assert torch.equal(model.embed.weight, before)
+
+
+def test_thawing_brings_everything_back() -> None:
+    torch.manual_seed(0)
+    model, batch = ResNet(), images()
+    optimizer, applier = prepared(model, batch)
+    applier.apply(["conv", "layer1.0.conv1"])
+    train(model, optimizer, batch)
+    applier.apply([])
+    assert all(p.requires_grad for p in model.parameters())
+    assert not any(m._forward_pre_hooks for m in model.modules())
+    assert all(m.training for m in model.modules())
+    before = copy.deepcopy(model.state_dict())
+    train(model, optimizer, batch)
+    after = model.state_dict()
+    still = [n for n in after if "num_batches" not in n and torch.equal(after[n], before[n])]
+    assert not still, "every weight and statistic moves again"
+
+
+def test_what_the_user_froze_stays_so_after_a_thaw() -> None:
+    model, batch = ResNet(), images()
+    model.layer1.requires_grad_(False)
+    _, applier = prepared(model, batch)
+    applier.apply(["conv"])
+    applier.apply([])
+    assert not any(p.requires_grad for p in model.layer1.parameters())
+
+
+def test_unknown_unit_changes_nothing() -> None:
+    model, batch = ResNet(), images()
+    _, applier = prepared(model, batch)
+    with pytest.raises(UnitError, match="nonsense"):
+        applier.apply(["conv", "nonsense"])
+    assert model.conv.weight.requires_grad
+
+
+class TestVerification:
+    def test_a_frozen_unit_that_moved_is_noticed_at_the_next_event(self) -> None:
+        model, batch = ResNet(), images()
+        _, applier = prepared(model, batch)
+        applier.apply(["conv"])
+        with torch.no_grad():
+            model.conv.weight[0, 0, 0, 0] += 1e-3
+        with pytest.raises(VerificationError, match="'conv' moved"):
+            applier.apply(["conv", "layer1.0.conv1"])
+
+    def test_a_lost_parameter_is_named(self) -> None:
+        model, batch = ResNet(), images()
+        optimizer, applier = prepared(model, batch)
+        optimizer.param_groups[0]["params"] = [p for p in model.parameters() if p is not model.conv.weight]
+        with pytest.raises(VerificationError, match=r"no longer holds conv\.weight"):
+            applier.apply(["conv"])
+
+    def test_a_parameter_against_the_plan_is_named(self) -> None:
+        model, batch = ResNet(), images()
+        _, applier = prepared(model, batch)
+        applier.apply(["conv"])
+        model.conv.weight.requires_grad_(True)
+        with pytest.raises(VerificationError, match=r"conv.weight is active, against the plan"):
+            applier.verify()
+
+    def test_a_left_over_gradient_is_named(self) -> None:
+        model, batch = ResNet(), images()
+        _, applier = prepared(model, batch)
+        applier.apply(["conv"])
+        model.conv.weight.grad = torch.zeros_like(model.conv.weight)
+        with pytest.raises(VerificationError, match=r"conv.weight.*still holds a gradient"):
+            applier.verify()
+
+    def test_weights_changed_by_the_event_are_named(self) -> None:
+        model, batch = ResNet(), images()
+        _, applier = prepared(model, batch)
+        before = applier.checksums()
+        with torch.no_grad():
+            model.fc.bias[0] = torch.nextafter(model.fc.bias[0], torch.tensor(9.0))
+        with pytest.raises(VerificationError, match=r"fc\.bias"):
+            applier.verify(before)
+
+    def test_a_layer_that_wakes_up_after_the_first_pass_is_named(self) -> None:
+        model, batch = Transformer(unused=True), tokens()
+        _, applier = prepared(model, batch)
+        applier.refuse_late_use()
+        F.linear(torch.ones(1, 16), model.pool.weight).sum().backward()
+        with pytest.raises(VerificationError, match=r"pool\.weight took no part"):
+            applier.refuse_late_use()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_checksums_of_other_precisions(dtype: torch.dtype) -> None:
+    model = nn.Linear(4, 4).to(dtype)
+    applier = Applier(model, [], torch.optim.SGD(model.parameters(), 0.1))
+    before = applier.checksums()
+    assert applier.checksums() == before
+    with torch.no_grad():
+        model.weight[1, 1] *= -1
+    changed = {name for name, total in applier.checksums().items() if total != before[name]}
+    assert changed == {"weight"}

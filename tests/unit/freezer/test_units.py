@@ -1,0 +1,190 @@
+"""Units: what execution says, not registration."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from freezer.errors import UnitError
+from freezer.units import discover, survey
+from tests.unit.freezer.toys import ResNet, Transformer, images, tokens
+
+
+def names(model: nn.Module, *args: torch.Tensor, grain: str = "layer") -> list[str]:
+    return [unit.name for unit in discover(model, args, {}, grain)]  # type: ignore[arg-type]
+
+
+def test_units_are_ordered_by_execution() -> None:
+    found = names(ResNet(), images())
+    assert next(iter(dict(ResNet().named_children()))) == "fc", "the head is registered first"
+    assert found == [
+        "conv",
+        "layer1.0.conv1",
+        "layer1.0.conv2",
+        "layer1.1.conv1",
+        "layer1.1.conv2",
+        "layer2.0.conv1",
+        "layer2.0.conv2",
+        "layer2.0.short.0",
+        "layer2.1.conv1",
+        "layer2.1.conv2",
+        "fc",
+    ]
+
+
+def test_every_trainable_parameter_is_in_exactly_one_unit() -> None:
+    for model, batch in ((ResNet(), images()), (Transformer(tied=True, unused=True), tokens())):
+        for grain in ("layer", "block"):
+            owned = [p for unit in discover(model, (batch,), {}, grain) for p in unit.params]  # type: ignore[arg-type]
+            assert sorted(owned) == sorted(name for name, _ in model.named_parameters())
+
+
+def test_norm_and_dropout_belong_to_the_weighted_module_before() -> None:
+    unit = discover(ResNet(), (images(),), {}, "layer")[0]
+    assert unit.params == ("conv.weight", "bn.weight", "bn.bias")
+    assert unit.modules == ("conv", "bn", "drop")
+
+
+def test_norm_before_any_weight_belongs_to_the_next() -> None:
+    model = nn.Sequential(nn.LayerNorm(4), nn.Linear(4, 4), nn.Linear(4, 2))
+    first, second = discover(model, (torch.randn(2, 4),), {}, "layer")
+    assert first.name == "1"
+    assert set(first.params) == {"0.weight", "0.bias", "1.weight", "1.bias"}
+    assert second.name == "2"
+
+
+def test_tied_parameters_are_one_unit() -> None:
+    units = discover(Transformer(tied=True), (tokens(),), {}, "layer")
+    owners = [unit for unit in units if "embed.weight" in unit.params]
+    assert len(owners) == 1
+    assert owners[0].name == "embed"
+    assert not any(unit.name == "head" for unit in units)
+    assert len(owners[0].sites) == 2, "it runs at both ends"
+
+
+def test_parameters_of_containers_join_the_first_unit_inside() -> None:
+    assert "cls_token" in discover(Transformer(), (tokens(),), {}, "layer")[0].params
+
+
+def test_module_used_twice_keeps_its_first_position() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.c(self.a(self.b(self.a(x))))
+
+    units = discover(Twice(), (torch.randn(2, 4),), {}, "layer")
+    assert [unit.name for unit in units] == ["a", "b", "c"]
+    assert units[0].flops == 2 * units[1].flops
+
+
+def test_unused_modules_come_last_and_are_marked() -> None:
+    unit = discover(Transformer(unused=True), (tokens(),), {}, "layer")[-1]
+    assert (unit.name, unit.used, unit.flops) == ("pool", False, 0)
+
+
+def test_what_the_user_froze_is_no_unit_but_still_costs() -> None:
+    model = ResNet()
+    whole = survey(model, (images(),), {}, "layer")
+    model.layer1.requires_grad_(False)
+    found = survey(model, (images(),), {}, "layer")
+    assert not any(unit.name.startswith("layer1") for unit in found.units)
+    assert [unit.index for unit in found.units] == list(range(len(found.units)))
+    layer1 = sum(unit.flops for unit in whole.units if unit.name.startswith("layer1"))
+    torch.manual_seed(0)
+    assert sum(site.flops for site in found.fixed) == layer1
+
+
+def test_nothing_to_train_is_an_error() -> None:
+    with pytest.raises(UnitError, match="no trainable parameter"):
+        discover(nn.Linear(2, 2).requires_grad_(False), (torch.randn(1, 2),), {}, "layer")
+
+
+def test_flops_are_the_products_and_attention_goes_to_the_unit_before() -> None:
+    batch, length, width = 4, 6, 16
+    by_name = {unit.name: unit for unit in discover(Transformer(), (tokens(batch),), {}, "layer")}
+    linear = 2 * batch * length * width * width
+    assert by_name["blocks.0.q"].flops == linear
+    assert by_name["blocks.0.up"].flops == 2 * linear
+    attention = 2 * 2 * batch * length * length * width  # scores, then the weighted sum, over all heads
+    assert by_name["blocks.0.v"].flops == linear + attention
+    assert by_name["embed"].flops == 0
+
+
+def test_multi_head_attention_is_one_unit_with_its_output_projection() -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    units = discover(layer, (torch.randn(2, 3, 8),), {}, "layer")
+    assert [unit.name for unit in units] == ["self_attn", "linear1", "linear2"]
+    assert "self_attn.out_proj.weight" in units[0].params
+
+
+def test_parametrized_layers_keep_their_own_name() -> None:
+    model = nn.Sequential(weight_norm(nn.Linear(4, 4)), nn.Linear(4, 2))
+    units = discover(model, (torch.randn(2, 4),), {}, "layer")
+    assert [unit.name for unit in units] == ["0", "1"]
+    assert "0.parametrizations.weight.original1" in units[0].params
+
+
+def test_wrapper_names_do_not_show() -> None:
+    class Wrapper(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.module = inner
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.module(x)
+
+    assert names(Wrapper(ResNet()), images()) == names(ResNet(), images())
+
+
+@pytest.mark.parametrize("kind", ["resnet", "transformer"])
+def test_blocks(kind: str) -> None:
+    if kind == "resnet":
+        found = names(ResNet(), images(), grain="block")
+        assert found == ["stem", "layer1.0", "layer1.1", "layer2.0", "layer2.1", "head"]
+    else:
+        found = names(Transformer(), tokens(), grain="block")
+        assert found == ["embedding", "blocks.0", "blocks.1", "blocks.2", "head"]
+
+
+def test_discovery_leaves_no_trace() -> None:
+    model = ResNet()
+    model.layer1.eval()
+    flags = [module.training for module in model.modules()]
+    state = copy.deepcopy(model.state_dict())
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    batch = images()
+    torch.manual_seed(3)
+    discover(model, (batch,), {}, "layer")
+    assert torch.equal(torch.rand(4), expected), "random state moved"
+    assert [module.training for module in model.modules()] == flags
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), state.values(), strict=True))
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_a_model_that_fails_is_left_as_it_was() -> None:
+    model = ResNet()
+    with pytest.raises(RuntimeError):
+        discover(model, (torch.randn(2, 5, 9, 9),), {}, "layer")
+    assert model.training
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_keyword_arguments_are_passed_on() -> None:
+    class Keyword(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 2)
+
+        def forward(self, *, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"logits": self.b(self.a(x))}
+
+    units = discover(Keyword(), (), {"x": torch.randn(2, 4)}, "layer")
+    assert [unit.activation_bytes for unit in units] == [32, 16]
