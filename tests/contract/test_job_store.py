@@ -111,6 +111,8 @@ class TestQueue:
         urgent, low = store.create(record(3000.0, priority=5))[0], store.create(record(1.0, priority=-1))[0]
         assert [r.id for r in store.queued()] == [urgent.id, early.id, late.id, low.id]
         assert [r.id for r in store.queued(limit=2)] == [urgent.id, early.id]
+        store.update(urgent.id, partial(state.claim, owner="w", lease_seconds=60.0))
+        assert [r.id for r in store.queued(limit=1)] == [early.id]
 
     def test_many_claim_and_one_wins(self, store: JobStore) -> None:
         job = store.create(record())[0]

@@ -19,6 +19,10 @@ from workers.jobs.record import Event, JobRecord
 from workers.redis_store import RedisJobStore
 
 
+def touch(found: JobRecord, _: float) -> Change:
+    return Change(found.model_copy(update={"run_seconds": found.run_seconds + 1}))
+
+
 class Stutter(Driver):
     """Sends every script twice, as a client does that lost the first reply."""
 
@@ -47,6 +51,7 @@ def test_a_repeated_write_counts_once(stutter: RedisJobStore) -> None:
     assert new
     claimed = stutter.update(job.id, partial(state.claim, owner="w", lease_seconds=60.0))
     assert (claimed.attempt, claimed.version, claimed.owner) == (1, 2, "w")
+    assert stutter.update(job.id, touch).run_seconds == 1
     ids = [stutter.append_event(job.id, Event(type="log", at=1.0), fence=1) for _ in range(2)]
     assert [e.type for e in stutter.events(job.id)] == ["job.created", "job.starting", "log", "log"]
     assert [e.id for e in stutter.events(job.id)][2:] == ids
@@ -64,9 +69,6 @@ def test_without_idempotency_key_too(stutter: RedisJobStore) -> None:
 def test_a_record_that_never_stands_still_is_given_up(store: RedisJobStore) -> None:
     job = store.create(record())[0]
     calls = 0
-
-    def touch(found: JobRecord, _: float) -> Change:
-        return Change(found.model_copy(update={"run_seconds": found.run_seconds + 1}))
 
     def overtaken(found: JobRecord, now: float) -> Change:
         nonlocal calls
