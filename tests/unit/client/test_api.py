@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -171,3 +171,20 @@ async def test_the_asynchronous_client_says_the_same(service: Service, tmp_path:
         assert (await client.catalog("models"))["data"]
         with pytest.raises(NotFound):
             await client.get("job_000")
+
+
+class _NoStream(Client):
+    """A client behind a proxy that lets no stream through."""
+
+    def events(self, job_id: str, *, after: str | None = None) -> Iterator[Event]:
+        raise Unreachable("no streams here")
+
+
+def test_watch_goes_on_by_polling_when_there_is_no_stream(service: Service) -> None:
+    with _NoStream(service.url, service.client().connection.key) as client:
+        job_id = client.submit(service.spec)["id"]
+        items = watch(client, job_id, poll_seconds=0.02)
+        assert next(items)["status"] == "queued"  # type: ignore[index]
+        service.start(job_id)
+        service.finish(job_id)
+        assert list(items)[-1]["status"] == "succeeded"  # type: ignore[index]
