@@ -69,6 +69,7 @@ def _before_fork(**_: Any) -> None:
 def _in_child(**_: Any) -> None:
     # Kill -9 of the main process must end the child as well; Celery asks for that too, but does not see if it is late.
     proctree.die_with_parent(_worker().main_pid)
+    _worker().board.job_id = None  # a child that took the place of a killed one runs nothing yet
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator]
