@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from freezer.offline.windows import Example
-from freezer.predictor.networks import ARCHITECTURES, AttentionPredictor, PaperPredictor, Predictor, ProgressPredictor
+from freezer.predictor.networks import ARCHITECTURES, AttentionPredictor, PaperPredictor, Predictor
 
 DEFAULTS: dict[str, dict[str, object]] = {
     "smartfrz": {"width": 48, "heads": 4, "dropout": 0.1, "context": True},
@@ -77,12 +77,17 @@ def fit(
 ) -> Predictor:
     """Train for ``epochs``; ``each_epoch(done, predictor)`` is called in eval mode after each."""
     predictor = new_predictor(architecture, config, data, recipe.seed)
-    # The control has a handful of parameters: it may run to its optimum.
-    rate = 0.05 if isinstance(predictor, ProgressPredictor) else recipe.lr
-    optimizer = torch.optim.AdamW(predictor.parameters(), lr=rate, weight_decay=recipe.weight_decay)
+    # The few terms of progress and depth may run to their optimum, in the control and beside the attention alike.
+    few = [p for name, p in predictor.named_parameters() if name.startswith(("prior.", "linear."))]
+    rest = [p for name, p in predictor.named_parameters() if not name.startswith(("prior.", "linear."))]
+    parts = [(params, rate) for params, rate in ((few, 0.05), (rest, recipe.lr)) if params]
+    optimizer = torch.optim.AdamW(
+        [{"params": params, "lr": rate} for params, rate in parts], weight_decay=recipe.weight_decay
+    )
     count = len(data.labels)
     total = recipe.epochs * -(-count // recipe.batch_size)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=total + 1, pct_start=0.1)
+    rates = [rate for _, rate in parts]
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=total + 1, pct_start=0.1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         for epoch in range(1, epochs + 1):

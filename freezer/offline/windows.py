@@ -11,7 +11,7 @@ from pathlib import Path
 from freezer.offline.corpus import Run, load_run
 from freezer.predictor.features import Window
 
-LENGTHS = (8, 30)
+LENGTHS = (4, 30)
 """Shortest and longest window drawn, in snapshots."""
 
 

@@ -19,6 +19,7 @@ from freezer.predictor import features
 from freezer.predictor.features import Window
 
 PAPER_WINDOW, PAPER_SAMPLES = 30, 1024
+PRIOR_TERMS = 5
 
 
 class Predictor(nn.Module):
@@ -87,6 +88,8 @@ class AttentionPredictor(Predictor):
         self.head = nn.Sequential(
             nn.Linear(2 * width + extra, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, 1)
         )
+        # What the clock and the depth alone say, beside which the weights are the evidence.
+        self.prior = nn.Linear(PRIOR_TERMS, 1) if self.use_context else None
 
     def fit_scale(self, tokens: Tensor, mask: Tensor, contexts: Tensor) -> None:
         """Set the standardisation from training windows; shapes as :func:`freezer.predictor.features.batch`."""
@@ -111,9 +114,11 @@ class AttentionPredictor(Predictor):
         attention = scores.masked_fill(~mask[:, None, :], -torch.inf).softmax(-1)
         pooled = (attention[..., None] * value).sum(2).reshape(size, width)
         parts = [pooled, x[:, -1]]
-        if self.use_context:
-            parts.append(((contexts - self.mean[cut:]) / self.spread[cut:]).clamp(-5, 5))
-        return self.head(torch.cat(parts, 1)).squeeze(1)  # type: ignore[no-any-return]
+        if self.prior is None:
+            return self.head(torch.cat(parts, 1)).squeeze(1)  # type: ignore[no-any-return]
+        parts.append(((contexts - self.mean[cut:]) / self.spread[cut:]).clamp(-5, 5))
+        prior = self.prior(prior_terms(contexts[:, 0], contexts[:, 1]))
+        return (self.head(torch.cat(parts, 1)) + prior).squeeze(1)  # type: ignore[no-any-return]
 
 
 class PaperPredictor(Predictor):
@@ -150,20 +155,23 @@ class ProgressPredictor(Predictor):
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
-        self.linear = nn.Linear(5, 1)
+        self.linear = nn.Linear(PRIOR_TERMS, 1)
 
     def prepare(self, windows: Sequence[Window]) -> tuple[Tensor, ...]:
         return (torch.tensor([[window.progress, window.depth] for window in windows]),)
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        progress, depth = inputs[0].unbind(1)
-        terms = torch.stack([progress, depth, progress * depth, progress.square(), depth.square()], 1)
-        return self.linear(terms).squeeze(1)  # type: ignore[no-any-return]
+        return self.linear(prior_terms(*inputs[0].unbind(1))).squeeze(1)  # type: ignore[no-any-return]
 
 
 ARCHITECTURES: dict[str, type[Predictor]] = {
     kind.architecture: kind for kind in (AttentionPredictor, PaperPredictor, ProgressPredictor)
 }
+
+
+def prior_terms(progress: Tensor, depth: Tensor) -> Tensor:
+    """Second-order terms of progress and depth, each ``(B,)``: float32 ``(B, PRIOR_TERMS)``."""
+    return torch.stack([progress, depth, progress * depth, progress.square(), depth.square()], 1)
 
 
 def _mlp(*sizes: int) -> nn.Sequential:

@@ -102,7 +102,7 @@ def test_windows_carry_the_label_of_their_last_snapshot(corpus: Path) -> None:
     assert {e.unit for e in examples} == {"0", "3"}  # the head is never frozen
     for example in examples:
         window = example.window
-        assert 8 <= len(window.steps) <= 30
+        assert 4 <= len(window.steps) <= 30
         assert window.values.shape == (len(window.steps), 64)
         assert example.label == (example.unit == "0" and window.steps[-1] >= 20)
         gaps = {b - a for a, b in zip(window.steps[:-1], window.steps[1:], strict=True)}
