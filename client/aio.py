@@ -13,7 +13,7 @@ import httpx
 from client import requests
 from client.base import Base
 from client.config import find_connection
-from client.errors import from_response
+from client.errors import Unreachable, from_response
 from client.flows import Flow, Json, Reply, Send, Sleep, call_json, wait_for_end
 from client.requests import Request, RetryPolicy
 from client.sse import Event, SseParser, to_event
@@ -65,6 +65,8 @@ class AsyncClient(Base):
         except StopIteration as end:
             result: T = end.value
             return result
+        except Unreachable as error:
+            raise self._unreachable(str(error)) from None
 
     async def _send(self, step: Send) -> Reply | None:
         try:
@@ -160,6 +162,8 @@ class AsyncClient(Base):
                     async for chunk in response.aiter_bytes():
                         stream.write(chunk)
             partial.replace(target)
+        except httpx.TransportError as error:
+            raise self._unreachable(f"lost {path}: {error or type(error).__name__}") from error
         finally:
             partial.unlink(missing_ok=True)
         return target

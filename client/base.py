@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 
 from client.config import Connection
+from client.errors import Unreachable
 from client.requests import Request, RetryPolicy
 
 USER_AGENT = "smartfrz-client"
@@ -17,6 +18,9 @@ class Base:
 
     def __init__(self, connection: Connection, policy: RetryPolicy, timeout: float) -> None:
         self.connection, self.policy, self.timeout = connection, policy, timeout
+
+    def _unreachable(self, what: str) -> Unreachable:
+        return Unreachable(f"{self.connection.url}: {what}; is the service running there?")
 
     def _options(self) -> dict[str, Any]:
         headers = {"Authorization": f"Bearer {self.connection.key}", "User-Agent": USER_AGENT}

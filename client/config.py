@@ -44,6 +44,8 @@ def find_connection(
             f"no service is known: start one with `smartfrz up`, or give --url or SMARTFRZ_URL "
             f"(there is no {home / 'server.json'})"
         )
+    if not url.startswith(("http://", "https://")):
+        raise NotConfigured(f"the URL of the service must begin with http:// or https://, not {url!r}")
     key = key or environ.get("SMARTFRZ_API_KEY") or _read_key(home / "admin.key")
     if not key:
         raise NotConfigured(

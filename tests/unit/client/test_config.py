@@ -39,6 +39,8 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         find_connection(home=tmp_path, environ={})
     with pytest.raises(NotConfigured, match="SMARTFRZ_API_KEY"):
         find_connection(url="http://x", home=tmp_path, environ={})
+    with pytest.raises(NotConfigured, match="http://"):
+        find_connection(url="localhost:8080", key="k", environ={})
     (tmp_path / "server.json").write_text("[]")
     with pytest.raises(NotConfigured, match="damaged"):
         find_connection(home=tmp_path, environ={})

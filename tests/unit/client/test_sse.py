@@ -14,7 +14,7 @@ STREAM = (
     b": ping\r\n\r\n"
     b'id: 1-0\nevent: unit.frozen\ndata: {"a":\ndata: 1}\n\n'
     b"id: 2-0\rdata: line\xe2\x80\xa8separator\r\r"
-    b"event: end\ndata: {}\n\n"
+    b"event: end\r\ndata: {}\r\n\r\n"
     b"data: cut off"
 )
 MESSAGES = [
