@@ -1,0 +1,64 @@
+"""Settings and the schedule derived from them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from freezer.config import FreezeConfig
+from freezer.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("values", "pointer"),
+    [
+        ({"unit": "neuron"}, "/unit"),
+        ({"mode": "suffix"}, "/mode"),
+        ({"window": 1}, "/window"),
+        ({"samples": 7}, "/samples"),
+        ({"snapshot_every": 0}, "/snapshot_every"),
+        ({"decide_every": 0}, "/decide_every"),
+        ({"decision_delay": -1}, "/decision_delay"),
+        ({"threshold": 1.0}, "/threshold"),
+        ({"patience": 0}, "/patience"),
+        ({"max_frozen_ratio": 1.1}, "/max_frozen_ratio"),
+        ({"windows": 30}, "/windows"),
+    ],
+)
+def test_bad_values_point_at_themselves(values: dict[str, Any], pointer: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        FreezeConfig.from_dict(values)
+    assert caught.value.pointer == pointer
+
+
+def test_json_round_trip() -> None:
+    config = FreezeConfig(window=12, pin=("a", "b"), options={"x": 1})
+    assert FreezeConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize("total", [30, 31, 119, 120, 121, 1000, 100_000])
+def test_the_derived_schedule_fills_the_window_in_time_and_decides_about_twelve_times(total: int) -> None:
+    schedule = FreezeConfig(window=30).schedule(total)
+    snapshots = [step for step in range(total + 1) if schedule.is_snapshot(step)]
+    assert snapshots[0] == 0
+    assert snapshots[29] <= max(30, total // 4)
+    stages = [step for step in range(total + 1) if schedule.is_stage(step) and step >= snapshots[29]]
+    assert len(stages) <= 25
+    if total >= 120:
+        assert len(stages) >= 11
+
+
+def test_a_window_that_never_fills_says_what_to_change() -> None:
+    with pytest.raises(ConfigError, match="use a window of at most 20") as caught:
+        FreezeConfig(window=30).schedule(20)
+    assert caught.value.pointer == "/window"
+    assert FreezeConfig(window=30, policy="none").schedule(20).total_steps == 20
+
+
+def test_stages_effects_and_what_follows() -> None:
+    schedule = FreezeConfig(window=2, snapshot_every=1, decide_every=5, decision_delay=2).schedule(20)
+    assert [s for s in range(25) if schedule.is_stage(s)] == [5, 10, 15]
+    assert [s for s in range(25) if schedule.takes_effect(s)] == [7, 12, 17]
+    assert [schedule.next_stage(s) for s in (0, 5, 14, 15)] == [5, 10, 15, None]
