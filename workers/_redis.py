@@ -60,9 +60,13 @@ class Eval:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Commands sent in one go, as a transaction. The answer is the list of their replies."""
+    """Commands sent in one go. The answer is the list of their replies.
+
+    Only writes are worth ``atomic``: a server that is out of memory refuses every transaction, even of reads.
+    """
 
     calls: tuple[Call, ...]
+    atomic: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +121,8 @@ class Driver:
                     return self.client.evalsha(script.sha, len(keys), *keys, *args)
                 except redis.exceptions.NoScriptError:
                     return self.client.eval(script.source, len(keys), *keys, *args)
-            case Batch(calls):
-                with self.client.pipeline(transaction=True) as pipe:
+            case Batch(calls, atomic):
+                with self.client.pipeline(transaction=atomic) as pipe:
                     for call in calls:
                         cast(Any, pipe).execute_command(*call.args)
                     return pipe.execute()
@@ -156,8 +160,8 @@ class AsyncDriver:
                     return await self.client.evalsha(script.sha, len(keys), *keys, *args)
                 except redis.exceptions.NoScriptError:
                     return await self.client.eval(script.source, len(keys), *keys, *args)
-            case Batch(calls):
-                async with self.client.pipeline(transaction=True) as pipe:
+            case Batch(calls, atomic):
+                async with self.client.pipeline(transaction=atomic) as pipe:
                     for call in calls:
                         pipe.execute_command(*call.args)
                     return await pipe.execute()

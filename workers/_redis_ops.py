@@ -212,7 +212,7 @@ class Ops:
 
     def put_worker(self, worker: WorkerInfo, ttl_seconds: float) -> Op[None]:
         put = Call(("SET", self.key("worker", worker.id), worker.model_dump_json(), "PX", _millis(ttl_seconds)))
-        yield Batch((put, Call(("SADD", self.key("workers"), worker.id))))
+        yield Batch((put, Call(("SADD", self.key("workers"), worker.id))), atomic=True)
 
     def remove_worker(self, worker_id: str) -> Op[None]:
         yield Batch((Call(("DEL", self.key("worker", worker_id))), Call(("SREM", self.key("workers"), worker_id))))
@@ -222,6 +222,9 @@ class Ops:
         if not ids:
             return []
         texts = yield Call(("MGET", *(self.key("worker", worker_id) for worker_id in ids)))
+        gone = [worker_id for worker_id, text in zip(ids, texts, strict=True) if text is None]
+        if gone:  # one that comes back enters itself again with its next heartbeat
+            yield Call(("SREM", self.key("workers"), *gone))
         return [WorkerInfo.model_validate_json(text) for text in texts if text is not None]
 
     def try_lock(self, name: str, holder: str, ttl_seconds: float) -> Op[bool]:

@@ -41,7 +41,8 @@ class WindowOps:
             calls += [Call(("LPOP", key))] if unit in replaced else []
             calls += [Call(("LPUSH", key, data)), Call(("LTRIM", key, 0, capacity - 1)), Call(("PEXPIRE", key, millis))]
         if calls:
-            yield Batch((*calls, Call(("SADD", self._set, *values)), Call(("PEXPIRE", self._set, millis))))
+            index = (Call(("SADD", self._set, *values)), Call(("PEXPIRE", self._set, millis)))
+            yield Batch((*calls, *index), atomic=True)
 
     def newest(self, units: Sequence[str]) -> Op[dict[str, int]]:
         """Step of the newest snapshot of each unit that has one."""

@@ -15,7 +15,7 @@ from workers._redis_ops import MAX_CONFLICTS, Ops
 from workers.jobs import state
 from workers.jobs.errors import StoreUnavailable
 from workers.jobs.ports import Change
-from workers.jobs.record import Event, JobRecord
+from workers.jobs.record import Event, JobRecord, WorkerInfo
 from workers.redis_store import RedisJobStore
 
 
@@ -86,6 +86,17 @@ def test_scripts_are_sent_again_to_a_server_that_forgot_them(store: RedisJobStor
     store.create(record())
     store._driver.run(_one(Call(("SCRIPT", "FLUSH"))))
     assert store.create(record())[1]
+
+
+def test_workers_that_expired_leave_the_index(store: RedisJobStore, store_url: StoreUrl) -> None:
+    index = Call(("SMEMBERS", f"{store_url.prefix}workers"))
+    for name, ttl in (("gone", 0.001), ("here", 60.0)):
+        info = WorkerInfo(id=name, host="h", pid=1, started_at=1.0, heartbeat_at=1.0)
+        store.put_worker(info, ttl)
+    deadline = store.now() + 5.0
+    while len(store.workers()) > 1 and store.now() < deadline:
+        pass
+    assert store._driver.run(_one(index)) == {"here"}
 
 
 def _one(step: Step) -> Any:
