@@ -36,7 +36,9 @@ class Decisions:
             self._pending.popleft()
         if not self._pending or self._pending[0][0] != stage:
             return []
-        _, future = self._pending.popleft()
+        return self._wait(*self._pending.popleft())
+
+    def _wait(self, stage: int, future: Future[list[Verdict]]) -> list[Verdict]:
         try:
             return future.result()
         except FreezerError:
@@ -46,7 +48,9 @@ class Decisions:
 
     def state_dict(self) -> dict[str, Any]:
         """Waits for what is under way, so that the state is whole."""
-        pending = [{"stage": stage, "verdicts": [asdict(v) for v in f.result()]} for stage, f in self._pending]
+        pending = [
+            {"stage": stage, "verdicts": [asdict(v) for v in self._wait(stage, f)]} for stage, f in self._pending
+        ]
         return {"name": self.policy.name, "policy": self.policy.state_dict(), "pending": pending}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -27,7 +27,7 @@ from freezer.errors import FreezerError, UnitError
 from freezer.events import FreezeEvent
 from freezer.parallel import ParallelStrategy, Stopwatch, detect, refuse_unsupported
 from freezer.plan import FreezePlan
-from freezer.planner import PlannerState, check, make_plan, resolve_pins
+from freezer.planner import PlannerState, check, check_honoured, make_plan, resolve_pins
 from freezer.policies.base import Policy, PolicyContext
 from freezer.proxy import ModelProxy, batch_size
 from freezer.report import unit_rows
@@ -129,6 +129,7 @@ class Freezer:
             if self._decides and self.config.policy == "static":  # frozen from the start, by its definition
                 self._begin_stage()
                 self._conclude(0)
+                check_honoured(self.config.options.get("units", ()), self.plan)
 
     def _prepared(self) -> Survey:
         if self._survey is None:

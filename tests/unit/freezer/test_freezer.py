@@ -165,6 +165,15 @@ def test_static_is_frozen_from_the_first_step_on() -> None:
     freezer.close()
 
 
+@pytest.mark.parametrize("units", [["layer1.0.conv1"], ["conv", "fc"]])
+def test_static_units_that_cannot_be_frozen_are_an_error_not_a_no_op(units: list[str]) -> None:
+    freezer, _ = build(ResNet(), None, config=settings(policy="static", options={"units": units}))
+    with pytest.raises(ConfigError, match=f"'{units[-1]}' is named to be frozen but cannot be") as caught:
+        freezer.prepare(images())
+    assert caught.value.pointer == f"/options/units/{len(units) - 1}"
+    freezer.close()
+
+
 def test_the_three_lines_with_the_policy_named() -> None:
     model = ResNet()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
