@@ -8,6 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +27,10 @@ from workers.training.loop import FAIL_AT
 
 CODE = Path(__file__).parent.parent / "support"
 JOB = "job_000000000010000000000"
+
 LINEAR = {
     "policy": "linear",
-    "options": {"start": 0.2},
+    "options": {"start": 0.0},
     "window": 4,
     "snapshot_every": 2,
     "decide_every": 4,
@@ -112,25 +115,46 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
-@pytest.mark.parametrize("world", [1, 2])
-def test_a_run_killed_between_two_freezes_ends_with_the_same_bits(tmp_path: Path, world: int) -> None:
-    straight = attempt(tmp_path / "straight", job(world))
-    assert run(straight, world) == [0] * world
-    whole = report(straight)
-    freezes = sorted(whole["frozen_at"].values())
-    kill_at = 12  # the last checkpoint before it is of step 10
-    assert freezes[0] < 10 < kill_at < freezes[-1], "the kill must fall between two freezes"
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], AttemptFiles]:
+    """An undisturbed run on so many ranks, made once."""
 
-    first = attempt(tmp_path / "broken", job(world), 1)
+    @cache
+    def made(world: int) -> AttemptFiles:
+        files = attempt(tmp_path_factory.mktemp(f"straight{world}"), job(world))
+        assert run(files, world) == [0] * world
+        return files
+
+    return made
+
+
+@pytest.mark.parametrize(
+    ("world", "save_every", "kill_at"),
+    [
+        pytest.param(1, 5, 12, id="1 rank, saved between two freezes"),
+        pytest.param(2, 4, 15, id="2 ranks, saved while a decision was under way"),
+    ],
+)
+def test_a_run_killed_and_resumed_ends_with_the_same_bits(
+    tmp_path: Path, straight: Callable[[int], AttemptFiles], world: int, save_every: int, kill_at: int
+) -> None:
+    whole = report(straight(world))
+    freezes = sorted(whole["frozen_at"].values())
+    saved_at = kill_at // save_every * save_every
+    assert freezes[0] < saved_at <= kill_at < freezes[-1], "there must be freezes on both sides"
+
+    spec = job(world, checkpoint_every_steps=save_every)
+    first, second = attempt(tmp_path, spec, 1), attempt(tmp_path, spec, 2)
     codes = run(first, world, **{FAIL_AT: f"{world - 1}:{kill_at}"})
     assert codes[-1] == -signal.SIGKILL
+    assert codes[:-1] == [4] * (world - 1)
     assert not first.result.exists(), "a rank that lost its peer must not name a cause"
-    second = attempt(tmp_path / "broken", job(world), 2)
-    assert run(second, world, **{FAIL_AT: f"{world - 1}:{kill_at}"}) == [0] * world
-    resumed = report(second)
+    assert run(second, world) == [0] * world
 
+    assert f"going on after step {saved_at}" in second.log(0).read_text()
+    assert same(weights(straight(world)), weights(second))
+    resumed = report(second)
     assert resumed["resumes"] == 1
-    assert same(weights(straight), weights(second))
     for key in ("accuracy", "loss", "frozen_at", "flops", "allreduce_bytes", "steps"):
         assert resumed[key] == whole[key], key
 
@@ -158,19 +182,18 @@ def test_the_report_says_what_was_measured(tmp_path: Path) -> None:
     assert lines[-1]["test_accuracy"] == document["accuracy"]
 
 
-@pytest.mark.parametrize("world", [1, 2])
-def test_a_pause_checkpoints_at_a_step_and_the_next_attempt_goes_on_from_it(tmp_path: Path, world: int) -> None:
-    straight = attempt(tmp_path / "straight", job(world))
-    assert run(straight, world) == [0] * world
-    first = attempt(tmp_path / "paused", job(world), 1)
+def test_a_pause_checkpoints_at_a_step_and_the_next_attempt_goes_on_from_it(
+    tmp_path: Path, straight: Callable[[int], AttemptFiles]
+) -> None:
+    first = attempt(tmp_path, job(2), 1)
     write_atomic(first.control, Control(action="pause").model_dump_json())
-    assert run(first, world) == [0] * world
+    assert run(first, 2) == [0, 0]
     stopped = result(first)
     assert (stopped.outcome, stopped.action, stopped.step) == ("stopped", "pause", 1)
     assert [p.name for p in first.checkpoints.iterdir()] == ["step-00000001"]
-    second = attempt(tmp_path / "paused", job(world), 2)
-    assert run(second, world) == [0] * world
-    assert same(weights(straight), weights(second))
+    second = attempt(tmp_path, job(2), 2)
+    assert run(second, 2) == [0, 0]
+    assert same(weights(straight(2)), weights(second))
 
 
 def test_a_cancel_leaves_no_checkpoint(tmp_path: Path) -> None:
@@ -181,21 +204,12 @@ def test_a_cancel_leaves_no_checkpoint(tmp_path: Path) -> None:
     assert not files.checkpoints.exists()
 
 
-@pytest.mark.parametrize(
-    ("spec", "reason", "words"),
-    [
-        (job(batch_size=500), "config_invalid", "training set has 203"),
-        (job(freeze={"policy": "smartfrz", "window": 900}), "config_invalid", "/freeze/window"),
-        (job(early_stop={"patience": 1}), "config_invalid", "validation_ratio"),
-        (job(data={"options": {"samples": -1}}), "code_error", "training_code.py"),
-    ],
-)
-def test_what_cannot_work_ends_with_a_reason(tmp_path: Path, spec: JobSpec, reason: str, words: str) -> None:
-    files = attempt(tmp_path, spec)
-    assert run(files) == [1]
+def test_what_cannot_work_ends_with_a_reason_on_the_first_rank_that_meets_it(tmp_path: Path) -> None:
+    files = attempt(tmp_path, job(2, freeze={"policy": "smartfrz", "window": 900}))
+    assert run(files, 2) == [1, 1]
     ended = result(files)
-    assert (ended.outcome, ended.reason) == ("failed", reason)
-    assert words in (ended.message or "")
+    assert (ended.outcome, ended.reason) == ("failed", "config_invalid")
+    assert "/freeze/window: a window of 900 snapshots" in (ended.message or "")
     assert "Traceback" in files.log(0).read_text()
 
 
@@ -237,7 +251,7 @@ def test_the_store_hears_everything_and_a_resume_voids_what_came_after_the_check
     service = Service(store_url, spec)
     service.claim()
     first = attempt(tmp_path, spec, 1)
-    run(first, 2, **service.env, **{FAIL_AT: "1:23"})
+    run(first, 2, **service.env, **{FAIL_AT: "1:21"})
     service.lose(1)
     service.claim()
     second = attempt(tmp_path, spec, 2)
@@ -249,7 +263,8 @@ def test_the_store_hears_everything_and_a_resume_voids_what_came_after_the_check
     valid = {d["step"]: d["frozen"] for d in decisions if not d["superseded"]}
     assert set(valid) == set(report(second)["frozen_at"].values())
     void = [d for d in decisions if d["superseded"]]
-    assert all(d["fence"] == 1 and d["step"] > 11 for d in void)
+    assert [d["step"] for d in void if d["step"] < 21] == [13], "decided before the kill, after the checkpoint"
+    assert all(d["fence"] == 1 for d in void)
     assert [e["step"] for e in service.events("training.started")] == [0, 11]
     assert service.events("evaluation")[-1]["accuracy"] == report(second)["accuracy"]
     frozen = {e["unit"] for e in service.events("unit.frozen")}

@@ -145,21 +145,23 @@ def progress(run: Run, position: Position, pace: Pace, loss: float, lr: float) -
     )
 
 
-def between_batches(run: Run, tell: Callable[[float], None]) -> Callable[[int, int], None]:
+def between_batches(run: Run, teller: Teller) -> Callable[[int, int], None]:
     """For an evaluation: looks for orders between batches, on all ranks alike, and tells the seconds left.
 
-    The callable raises Stopped.
+    The callable raises Stopped, and OwnershipLost.
     """
     control = ControlPoint(run.files.control, run.ranks, start_step=0, checkpoint_seconds=None)
     began = time.perf_counter()
 
     def look(done: int, of: int) -> None:
+        if teller.stale:
+            raise OwnershipLost
         if not control.due(done):
             return
         order = control.after(done)
         if order.action is not None:
             raise Stopped(order.action)
-        tell((time.perf_counter() - began) / done * (of - done))
+        teller.evaluating((time.perf_counter() - began) / done * (of - done))
 
     return look
 
@@ -194,7 +196,7 @@ def scored(run: Run, position: Position, split: str, teller: Teller) -> Score:
         run.ranks,
         batch_size=run.training.eval_batch_size,
         bf16=run.bf16,
-        between=between_batches(run, teller.evaluating),
+        between=between_batches(run, teller),
     )
     position.evaluate_seconds += time.perf_counter() - began
     teller.evaluation(position.step, split, score)
@@ -209,6 +211,6 @@ def save_checkpoint(run: Run, position: Position, teller: Teller) -> None:
 
 
 def _fail_on_purpose(run: Run, step: int) -> None:
-    if run.attempt.attempt == 1 and os.environ.get(FAIL_AT) == f"{run.ranks.rank}:{step}":
+    if run.attempt.fence == 1 and os.environ.get(FAIL_AT) == f"{run.ranks.rank}:{step}":
         _log.warning("killing this rank before step %d, as %s says", step + 1, FAIL_AT)
         os.kill(os.getpid(), signal.SIGKILL)

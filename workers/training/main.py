@@ -75,14 +75,21 @@ def claim_result(path: Path, result: Result) -> bool:
     try:
         write_atomic(beside, result.model_dump_json(indent=1))
         os.link(beside, path)  # fails when it exists: the one test-and-set that a file system has
+        return True
     except FileExistsError:
         return False
     except OSError as error:
-        _log.error("the result cannot be written (%s): %s", error, json.dumps(result.model_dump()))
-        return False
+        # A full disk, or a file system without hard links: there a late rank may win, which is better than no result.
+        _log.warning("the result cannot be linked: %s", error)
     finally:
         beside.unlink(missing_ok=True)
-    return True
+    try:
+        if not path.exists():
+            write_atomic(path, result.model_dump_json(indent=1))
+            return True
+    except OSError as error:
+        _log.error("the result cannot be written (%s): %s", error, json.dumps(result.model_dump()))
+    return False
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ class Teller:
             ratio=step / run.total_steps, step=step, total_steps=run.total_steps, units=units, phase="training"
         )
         self._reporter.progress(self._progress)
-        if run.attempt.attempt > 1:
+        if run.attempt.fence > 1:  # not the attempt: a drained worker's does not count
             self._reporter.supersede(step if step else -1)
         self._reporter.event(
             "training.started",
