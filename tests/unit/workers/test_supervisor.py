@@ -182,6 +182,10 @@ def test_a_supervisor_killed_by_9_leaves_nothing_behind(home: Path) -> None:
     owner.kill()
     owner.wait()
     until(lambda: all(gone(pid) for pid in pids))
+    for name in ("store", "windows"):
+        old_socket = Path((home / name / "socket-dir").read_text())
+        with EmbeddedServer(home / name, durable=True):
+            assert not old_socket.exists()
 
 
 def test_the_real_service_comes_up_and_goes(home: Path) -> None:
