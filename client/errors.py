@@ -53,7 +53,8 @@ class ApiError(ClientError):
     def __init__(
         self, status: int, *, code: str, title: str, detail: str, problems: tuple[Problem, ...], request_id: str | None
     ) -> None:
-        lines = [f"{code} ({status}): {detail or title}"]
+        repeated = bool(problems) and all(problem.detail in detail for problem in problems)
+        lines = [f"{code} ({status}): {title if repeated or not detail else detail}"]
         lines += [f"  {p.pointer or '/'}: {p.detail}" for p in problems]
         super().__init__("\n".join(lines))
         self.status, self.code, self.title, self.detail = status, code, title, detail

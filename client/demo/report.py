@@ -14,7 +14,7 @@ from pathlib import Path
 from client.cli.output import byte_size, duration
 from client.flows import Json
 
-FULL_TRAINING = Path("benchmarks/results/demo_full_training.json")
+FULL_TRAINING = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "demo_full_training.json"
 NOT_MEASURED = "not measured on this checkout"
 NOT_REPORTED = "not reported"
 NOT_COMPARABLE = "not comparable: this is the short form"
@@ -113,8 +113,15 @@ def _committed(full: Json | None, name: str, form: str, short: bool) -> str:
     if full is None or not isinstance(full.get(name), int | float):
         return NOT_MEASURED
     value = duration(full[name]) if form == "time" else _number(full[name], form)
-    machine = f", {full['machine']}" if name == "wall_seconds" and full.get("machine") else ""
-    return f"{value} (committed benchmark{machine})"
+    where = f", {machine}" if name == "wall_seconds" and (machine := _machine(full.get("machine"))) else ""
+    return f"{value} (committed benchmark{where})"
+
+
+def _machine(machine: object) -> str:
+    """A benchmark's machine, told in a sentence or as in a job's report."""
+    if isinstance(machine, dict):
+        return f"{machine.get('device_name')}, {machine.get('cpus')} cores"
+    return str(machine or "")
 
 
 def _number(value: object, form: str) -> str:

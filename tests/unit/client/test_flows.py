@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from client import requests
-from client.errors import Conflict, Invalid, Unavailable, Unreachable, WaitTimeout
+from client.errors import Conflict, Invalid, Unavailable, Unreachable, WaitTimeout, from_response
 from client.flows import Flow, Reply, Send, Sleep, call_json, wait_for_end
 from client.requests import RetryPolicy
 
@@ -89,6 +89,12 @@ def test_a_problem_document_is_readable() -> None:
         _drive(call_json(requests.submit({}, None, False), POLICY), [_reply(422, document)])
     assert str(caught.value) == "SPEC_INVALID (422): one fault\n  /model/name: no model 'x'"
     assert caught.value.problems[0].pointer == "/model/name"
+
+
+def test_what_the_faults_say_is_not_said_twice() -> None:
+    fault = {"pointer": "/a", "detail": "must be 1"}
+    body = json.dumps({"code": "X", "title": "No", "detail": "/a: must be 1", "errors": [fault]}).encode()
+    assert str(from_response(422, {}, body)) == "X (422): No\n  /a: must be 1"
 
 
 def test_an_answer_that_is_no_problem_document_keeps_its_words() -> None:

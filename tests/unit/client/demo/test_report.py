@@ -34,6 +34,11 @@ def test_each_figure_says_where_it_is_from() -> None:
     }
 
 
+def test_a_machine_may_be_told_as_in_a_report() -> None:
+    full = {**FULL, "machine": {"device_name": "x86_64", "cpus": 2, "system": "Linux"}}
+    assert rows(REPORT, full, short=False)[1].full == "3:20 (committed benchmark, x86_64, 2 cores)"
+
+
 def test_without_a_benchmark_it_says_so() -> None:
     assert {row.full for row in rows(REPORT, None, short=False)[:2]} == {NOT_MEASURED}
 
