@@ -30,6 +30,8 @@ from workers.shared import Board
 logger = logging.getLogger(__name__)
 
 LOG_TAIL_BYTES = 16_384
+QUEUE_LOOK = 1000
+"""How far down the queue a worker looks for a job that fits it."""
 _RANK: dict[Order | None, int] = {None: 0, "drain": 1, "pause": 2, "max_duration": 3, "cancel": 4}
 
 
@@ -98,7 +100,7 @@ class Runner:
         return done
 
     def _claim(self) -> tuple[JobRecord, Lease] | None:
-        queued = list(self._store.queued())
+        queued = list(self._store.queued(QUEUE_LOOK))
         while (record := choose(queued, self._worker)) is not None:
             queued.remove(record)
             resources = record.spec.resources
@@ -106,7 +108,11 @@ class Runner:
             lease = self._pool.acquire(device, resources.processes_per_worker) if device is not None else None
             if lease is None:
                 continue
-            claimed = self._try_claim(record.id)
+            try:
+                claimed = self._try_claim(record.id)
+            except BaseException:
+                lease.release()
+                raise
             if claimed is not None:
                 return claimed, lease
             lease.release()
@@ -307,10 +313,12 @@ def read_tail(path: os.PathLike[str]) -> str:
         return ""
 
 
-def oom_kills(path: str = "/sys/fs/cgroup/memory.events") -> int:
-    """Processes that the kernel has killed for memory in this cgroup; 0 where it does not say."""
+def oom_kills(root: str = "/sys/fs/cgroup", membership: str = "/proc/self/cgroup") -> int:
+    """Processes that the kernel has killed for memory in our cgroup (v2); 0 where it does not say."""
     try:
-        with open(path) as stream:
+        with open(membership) as stream:
+            own = next((line.strip().removeprefix("0::/") for line in stream if line.startswith("0::/")), "")
+        with open(os.path.join(root, own, "memory.events")) as stream:
             return next((int(line.split()[1]) for line in stream if line.startswith("oom_kill ")), 0)
     except OSError:
         return 0

@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 
 from workers import proctree
-from workers.devices import DevicePool
+from workers.devices import DevicePool, Gpu, Lease
 from workers.jobs import state
+from workers.jobs.errors import StoreUnavailable
 from workers.jobs.layout import JobFiles
 from workers.jobs.memory import MemoryJobStore
 from workers.jobs.record import JobRecord, new_job_id
 from workers.jobs.spec import JobSpec
+from workers.placement import Device
 from workers.registry import describe
 from workers.runner import Runner, oom_kills, read_tail, stronger
 from workers.settings import Settings
@@ -141,15 +143,13 @@ def test_a_rank_killed_by_a_signal_is_retried_from_where_it_was(bench: Bench) ->
 
 
 @pytest.mark.parametrize(
-    ("reason", "status", "attempts"),
-    [("gpu_oom", "failed", 1), ("config_invalid", "failed", 1), ("collective_timeout", "failed", 2)],
+    ("reason", "attempts", "stated"), [("gpu_oom", 1, "gpu_oom"), ("collective_timeout", 2, "retries_exhausted")]
 )
-def test_only_transient_failures_are_retried(bench: Bench, reason: str, status: str, attempts: int) -> None:
+def test_only_transient_failures_are_retried(bench: Bench, reason: str, attempts: int, stated: str) -> None:
     job = bench.submit(spec(max_attempts=2, metadata={"reason": reason}))
     bench.runner.work()
     record = bench.store.get(job)
-    assert (record.status, record.attempt) == (status, attempts)
-    assert record.status_reason == (reason if attempts == 1 else "retries_exhausted")
+    assert (record.status, record.attempt, record.status_reason) == ("failed", attempts, stated)
     assert "it says so" in (record.status_message or "")
 
 
@@ -221,6 +221,25 @@ def test_training_goes_on_while_the_store_is_away(bench: Bench) -> None:
     assert bench.store.get(job).status == "succeeded"
 
 
+def test_devices_are_given_back_when_the_claim_fails(local: Settings) -> None:
+    bench = Bench(local)
+    gpu = Gpu(0, "GPU-0")
+
+    class Flaky(DevicePool):
+        def acquire(self, device: Device, count: int) -> Lease | None:
+            bench.store.available = False  # goes away between taking the device and claiming the job
+            return super().acquire(device, count)
+
+    pool = Flaky(local.home, [gpu], 1)
+    bench.submit(spec(resources={"device": "cuda"}))
+    runner = Runner(bench.store, describe(pool), pool, local)
+    with pytest.raises(StoreUnavailable):
+        runner.work()
+    lease = DevicePool(local.home, [gpu], 1).acquire("cuda", 1)
+    assert lease is not None
+    lease.release()
+
+
 def test_the_lease_is_renewed(bench: Bench) -> None:
     job = bench.submit(spec(metadata={"steps": 5000}))
     bench.work_aside()
@@ -245,7 +264,9 @@ def test_the_tail_of_a_log_is_bounded(tmp_path: Path) -> None:
 
 
 def test_the_kernels_count_of_oom_kills_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "memory.events"
-    path.write_text("low 0\noom 3\noom_kill 2\noom_group_kill 0\n")
-    assert oom_kills(str(path)) == 2
-    assert oom_kills(str(tmp_path / "none")) == 0
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "memory.events").write_text("low 0\noom 3\noom_kill 2\noom_group_kill 0\n")
+    membership = tmp_path / "cgroup"
+    membership.write_text("0::/a/b\n")
+    assert oom_kills(str(tmp_path), str(membership)) == 2
+    assert oom_kills(str(tmp_path), str(tmp_path / "none")) == 0
