@@ -1,6 +1,9 @@
 # A training worker. The pin of torch in constraints.txt brings the CUDA build where no CPU wheel is at hand.
 FROM python:3.11-slim
 WORKDIR /app
+# The large dependencies first: a change of our code does not download them again.
+COPY constraints.txt ./
+RUN pip install --no-cache-dir --constraint constraints.txt torch numpy safetensors transformers
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY freezer freezer
 COPY workers workers
