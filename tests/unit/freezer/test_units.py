@@ -169,6 +169,22 @@ def test_discovery_leaves_no_trace() -> None:
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
+def test_buffers_that_move_even_in_eval_mode_are_put_back() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 2)
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            return self.layer(x)
+
+    model = Counting()
+    discover(model, (torch.randn(2, 4),), {}, "layer")
+    assert model.calls == 0
+
+
 def test_a_model_that_fails_is_left_as_it_was() -> None:
     model = ResNet()
     with pytest.raises(RuntimeError):
