@@ -52,6 +52,8 @@ def make_celery(settings: Settings) -> Celery:
             "socket_keepalive": True,
             "health_check_interval": 25,
             "global_keyprefix": f"{settings.key_prefix}celery:",
+            # A wake-up that cannot be sent is dropped at once: by default kombu holds its sender up for six seconds.
+            **{"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0},
         },
         task_acks_late=False,
         task_default_queue=QUEUE,

@@ -122,3 +122,5 @@ def test_kill_9_of_the_store_does_not_disturb_the_run(scene: Scene) -> None:
     scene.server.revive()
     until(scene.finished, 60, lambda: scene.worker.output)
     scene.check(attempts=1)
+    following = submit(scene.settings, SPEC.model_copy(update={"metadata": {"steps": "2"}}))
+    until(lambda: scene.store.get(following).status == "succeeded", 60, lambda: scene.worker.output)
