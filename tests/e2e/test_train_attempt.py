@@ -259,6 +259,7 @@ def test_the_store_hears_everything_and_a_resume_voids_what_came_after_the_check
 
     record = service.store.get(JOB)
     assert (record.status, record.progress.total_steps, record.progress.phase) == ("running", 24, "saving")
+    assert (record.progress.step, record.progress.ratio) == (24, 1.0)
     decisions = service.store.decisions(JOB)
     valid = {d["step"]: d["frozen"] for d in decisions if not d["superseded"]}
     assert set(valid) == set(report(second)["frozen_at"].values())

@@ -83,7 +83,7 @@ def train(run: Run, position: Position, teller: Teller) -> Trained:
         teller.freeze_events(run, position.step)
         if teller.stale:
             raise OwnershipLost
-        if control.due(position.step):
+        if control.due(position.step) or position.step == total:
             mean = pace.mean_loss()
             if not math.isfinite(mean):
                 raise TrainingError(
