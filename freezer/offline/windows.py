@@ -56,6 +56,8 @@ def draw(
     count = len(run.steps)
     examples = []
     for unit, name in enumerate(run.meta.units[:-1]):
+        if bool(run.cka[:, unit].isnan().any()):
+            continue  # its output never varies, so nothing is known about it
         for _ in range(per_unit):
             snapshots = length if length is not None else rng.randint(*LENGTHS)
             snapshots = min(snapshots, count)
