@@ -48,8 +48,9 @@ browser: setup
 compose-test: setup
 	$(BIN)/python -m pytest -m compose
 
-bench: setup
-	$(BIN)/python -m benchmarks.engine
+bench: data
+	$(BIN)/python -m benchmarks.predictor
+	$(BIN)/python -m benchmarks.demo
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
