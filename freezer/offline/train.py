@@ -23,9 +23,9 @@ DEFAULTS: dict[str, dict[str, object]] = {
 class Recipe:
     """How a predictor is trained. Epochs are the most that are tried; the best on left-out networks is taken."""
 
-    epochs: int = 30
+    epochs: int = 20
     batch_size: int = 256
-    lr: float = 1e-3
+    lr: float = 2e-4
     weight_decay: float = 1e-2
     grad_clip: float = 1.0
     seed: int = 0

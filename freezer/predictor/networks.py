@@ -90,6 +90,11 @@ class AttentionPredictor(Predictor):
         )
         # What the clock and the depth alone say, beside which the weights are the evidence.
         self.prior = nn.Linear(PRIOR_TERMS, 1) if self.use_context else None
+        if self.prior is not None:  # training starts from the prior alone and adds only what the weights teach
+            last = self.head[-1]
+            assert isinstance(last, nn.Linear)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
 
     def fit_scale(self, tokens: Tensor, mask: Tensor, contexts: Tensor) -> None:
         """Set the standardisation from training windows; shapes as :func:`freezer.predictor.features.batch`."""

@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     step.add_argument("--architecture", choices=sorted(DEFAULTS), default="smartfrz")
     step.add_argument("--context", choices=("auto", "yes", "no"), default="auto", help="auto: if it helps left out")
     step.add_argument("--epochs", type=int, default=Recipe().epochs, help="most that are tried")
+    step.add_argument("--lr", type=float, default=Recipe().lr, help="peak learning rate")
     step.add_argument("--per-unit", type=int, default=60, help="windows drawn from every unit of every run")
     step.add_argument("--seed", type=int, default=0)
     step.add_argument("--out", type=Path, help="default: the shipped weights of this architecture")
@@ -124,7 +125,7 @@ def _examples(corpus: Path, group: str, per_unit: int, seed: int, length: int | 
 def _train(options: argparse.Namespace) -> None:
     name: str = options.architecture
     examples = _examples(options.corpus, "train", options.per_unit, options.seed, window_length(name))
-    recipe = Recipe(epochs=options.epochs, seed=options.seed)
+    recipe = Recipe(epochs=options.epochs, lr=options.lr, seed=options.seed)
     base = dict(DEFAULTS[name])
     tries = [base]
     if "context" in base:

@@ -23,6 +23,10 @@ def _window(length: int, samples: int = 32, seed: int = 0, progress: float = 0.5
 def _attention(context: bool = True) -> AttentionPredictor:
     torch.manual_seed(0)
     predictor = AttentionPredictor({**CONFIG, "context": context})
+    # As after training: fresh ones start from the prior alone.
+    last = predictor.head[-1]
+    assert isinstance(last, torch.nn.Linear)
+    torch.nn.init.normal_(last.weight)
     predictor.eval()
     return predictor
 
@@ -47,6 +51,14 @@ def test_the_papers_predictor_reads_only_its_own_windows() -> None:
 def test_the_default_is_small() -> None:
     big = AttentionPredictor({"width": 64, "heads": 4, "dropout": 0.1, "context": True})
     assert sum(p.numel() for p in big.parameters()) < 200_000
+
+
+def test_training_starts_from_the_prior_alone() -> None:
+    fresh = AttentionPredictor(CONFIG).eval()
+    one, other, later = _window(8, seed=1), _window(8, seed=2), _window(8, progress=0.9)
+    assert fresh.probabilities([one]) == fresh.probabilities([other])
+    assert fresh.probabilities([one]) != fresh.probabilities([later])
+    assert _attention().probabilities([one]) != _attention().probabilities([other])
 
 
 def test_padding_does_not_change_a_verdict() -> None:
