@@ -29,7 +29,7 @@ class FreezeConfig:
     mode: Mode = "prefix"
     """``prefix`` freezes only a contiguous run of units from the input; ``any`` freezes each unit on its own."""
     window: int = 30
-    """Snapshots per unit that a decision looks at (N of the paper)."""
+    """Snapshots per unit that a decision looks at (N of the paper). Before it is full, no learned policy decides."""
     samples: int = 1024
     """Weights sampled from every unit, whatever its size (layer tailoring)."""
     snapshot_every: int | None = None
@@ -86,18 +86,28 @@ class FreezeConfig:
         follow it.
 
         Raises:
-            ConfigError: the window can never be filled in this run.
+            ConfigError: the window can never be filled in this run, or no stage follows it.
         """
         snapshot_every = self.snapshot_every or max(1, total_steps // (4 * self.window))
         first = (self.window - 1) * snapshot_every
+        reads = self.policy not in ("none", "static", "linear", "random")
+        most = (total_steps - 1) // snapshot_every + 1
+        ways = [f"a window of at most {most}"] if most >= 2 and self.policy != "smartfrz-paper" else []
+        ways += ["a smaller snapshot_every"] if snapshot_every > 1 else []
         _require(
-            first < total_steps or self.policy in ("none", "static", "linear"),
+            first < total_steps or not reads,
             "/window",
             f"a window of {self.window} snapshots, one every {snapshot_every} steps, needs {first + 1} steps, but "
-            f"the run has {total_steps}: use a window of at most {max(2, total_steps // snapshot_every)}, "
-            "a smaller snapshot_every, or more epochs",
+            f"the run has {total_steps}: use {' or '.join([*ways, 'more epochs'])}",
         )
         decide_every = self.decide_every or max(1, (total_steps - first) // 12)
+        last = (total_steps - 1) // decide_every * decide_every
+        _require(
+            last >= max(first, 1) or not reads,
+            "/decide_every",
+            f"a freezing stage every {decide_every} steps in a run of {total_steps} has none once the window is full, "
+            f"after {first} steps: use a smaller decide_every",
+        )
         return Schedule(
             total_steps=total_steps,
             window=self.window,

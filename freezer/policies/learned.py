@@ -8,16 +8,18 @@ from freezer.policies.base import PolicyContext, Verdict
 from freezer.policies.stateless import Stateless
 from freezer.predictor.features import Window, to_values
 from freezer.predictor.model import load_predictor
-from freezer.predictor.networks import PAPER_WINDOW, Predictor
+from freezer.predictor.networks import Predictor
 
 
 class LearnedPolicy(Stateless):
-    """Asks a predictor about every active unit with enough snapshots; the others get no verdict."""
+    """Asks a predictor about every active unit whose window is full; the others get no verdict.
 
-    def __init__(self, name: str, predictor: Predictor, minimum: int = 2) -> None:
+    Half a window is no evidence: weights that the warm-up hardly moves look converged in it.
+    """
+
+    def __init__(self, name: str, predictor: Predictor) -> None:
         self.name = name
         self.predictor = predictor
-        self.minimum = minimum
 
     def decide(self, context: PolicyContext) -> list[Verdict]:
         names, windows = [], []
@@ -25,7 +27,7 @@ class LearnedPolicy(Stateless):
         ratio = lr_ratio(context.learning_rate, context.initial_learning_rate)
         for position, unit in enumerate(context.units):
             snapshots = context.windows.get(unit.name, ())
-            if unit.name in context.frozen or len(snapshots) < self.minimum:
+            if unit.name in context.frozen or len(snapshots) < context.config.window:
                 continue
             names.append(unit.name)
             windows.append(
@@ -58,4 +60,4 @@ def from_config(config: FreezeConfig) -> LearnedPolicy:
     predictor = load_predictor(given if given is not None else config.policy)
     if predictor.architecture != config.policy:
         raise ConfigError(f"the weights are of a {predictor.architecture!r} predictor", "/options/weights")
-    return LearnedPolicy(config.policy, predictor, PAPER_WINDOW if config.policy == "smartfrz-paper" else 2)
+    return LearnedPolicy(config.policy, predictor)

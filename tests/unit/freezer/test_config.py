@@ -57,6 +57,31 @@ def test_a_window_that_never_fills_says_what_to_change() -> None:
     assert FreezeConfig(window=30, policy="none").schedule(20).total_steps == 20
 
 
+@pytest.mark.parametrize(("total", "every", "most"), [(20, 1, 20), (17, 4, 5), (16, 4, 4), (5, 4, 2)])
+def test_the_window_that_is_suggested_is_the_largest_that_works(total: int, every: int, most: int) -> None:
+    with pytest.raises(ConfigError, match=rf"a window of at most {most} or ") as caught:
+        FreezeConfig(window=30, snapshot_every=every).schedule(total)
+    assert caught.value.pointer == "/window"
+    assert FreezeConfig(window=most, snapshot_every=every).schedule(total).window == most
+    with pytest.raises(ConfigError):
+        FreezeConfig(window=most + 1, snapshot_every=every).schedule(total)
+
+
+def test_no_window_is_suggested_where_none_would_do() -> None:
+    with pytest.raises(ConfigError, match=r"the run has 10: use a smaller snapshot_every or more epochs"):
+        FreezeConfig(window=30, snapshot_every=10).schedule(10)
+    with pytest.raises(ConfigError, match=r"the run has 20: use more epochs"):  # it reads exactly 30
+        FreezeConfig(policy="smartfrz-paper").schedule(20)
+
+
+def test_a_run_without_a_stage_after_the_window_is_full_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"none once the window is full, after 9 steps") as caught:
+        FreezeConfig(window=10, snapshot_every=1, decide_every=8).schedule(16)
+    assert caught.value.pointer == "/decide_every"
+    assert FreezeConfig(window=10, snapshot_every=1, decide_every=8).schedule(17).decide_every == 8
+    assert FreezeConfig(policy="linear", decide_every=8).schedule(8).decide_every == 8
+
+
 def test_stages_effects_and_what_follows() -> None:
     schedule = FreezeConfig(window=2, snapshot_every=1, decide_every=5, decision_delay=2).schedule(20)
     assert [s for s in range(25) if schedule.is_stage(s)] == [5, 10, 15]

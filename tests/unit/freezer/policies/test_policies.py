@@ -83,13 +83,12 @@ def test_every_policy_is_made_decides_and_resumes(name: str, weights: dict[str, 
 
 
 @pytest.mark.parametrize("name", ["smartfrz", "progress-only"])
-def test_a_learned_policy_speaks_on_short_windows_and_skips_what_it_cannot_see(
-    name: str, weights: dict[str, str]
-) -> None:
+def test_a_learned_policy_speaks_only_of_full_windows(name: str, weights: dict[str, str]) -> None:
     config = FreezeConfig(policy=name, window=8, options={"weights": weights[name]})
     policy = policies.make(config)
-    context = _context(config, count=2, frozen=frozenset({"stem"}))
-    context.windows["blocks.1"] = context.windows["blocks.1"][:1]
+    assert policy.decide(_context(config, count=7)) == []
+    context = _context(config, count=8, frozen=frozenset({"stem"}))
+    context.windows["blocks.1"] = context.windows["blocks.1"][1:]
     del context.windows["blocks.2"]
     verdicts = policy.decide(context)
     assert [v.unit for v in verdicts] == ["blocks.0", "head"]
@@ -98,7 +97,9 @@ def test_a_learned_policy_speaks_on_short_windows_and_skips_what_it_cannot_see(
 
 def test_the_threshold_decides(weights: dict[str, str]) -> None:
     for threshold, expected in ((0.001, list(NAMES)), (0.999, [])):
-        config = FreezeConfig(policy="smartfrz", threshold=threshold, options={"weights": weights["smartfrz"]})
+        config = FreezeConfig(
+            policy="smartfrz", window=8, threshold=threshold, options={"weights": weights["smartfrz"]}
+        )
         assert _converged(policies.make(config).decide(_context(config))) == expected
 
 
