@@ -9,11 +9,14 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from freezer.config import FreezeConfig
 from freezer.events import FreezeEvent
 from freezer.freezer import Freezer
 from freezer.parallel import DDP, Single
 from freezer.windows import MemoryWindows, WindowStore
+from workers.jobs.freeze_schema import confined
 from workers.jobs.layout import AttemptFiles, AttemptSpec, JobFiles
+from workers.jobs.paths import PathOutside
 from workers.jobs.spec import JobSpec, TrainingSpec
 from workers.settings import Settings
 from workers.training import models
@@ -100,7 +103,7 @@ def prepare(attempt: AttemptSpec, files: AttemptFiles, ranks: Ranks, settings: S
         raise ConfigInvalid("early stop needs data to watch: set data.validation_ratio, for example to 0.1")
     model = models.build(spec.model, data.task, settings, seed=training.seed).to(ranks.device)
     optimizer = make_optimizer(model, training.optimizer)
-    config = spec.freeze_config()
+    config = freeze_config(spec, settings)
     events: list[FreezeEvent] = []
     windows = _windows(attempt, settings, config.window) if ranks.leads else None
     freezer = Freezer(
@@ -132,6 +135,19 @@ def prepare(attempt: AttemptSpec, files: AttemptFiles, ranks: Ranks, settings: S
     with torch.no_grad():
         check_logits(forward(model, first.inputs), first, data.task.num_classes)
     return run
+
+
+def freeze_config(spec: JobSpec, settings: Settings) -> FreezeConfig:
+    """The freeze section, its paths absolute and inside the operator's directory: what submission checked may have
+    changed since, and on another machine.
+
+    Raises:
+        ConfigInvalid, freezer.errors.ConfigError: the weights lie outside, or there are none.
+    """
+    try:
+        return confined(spec.freeze_config(), settings.data_dir)
+    except PathOutside as error:
+        raise ConfigInvalid(f"/freeze/options/weights: {error}") from error
 
 
 def step_plan(training: TrainingSpec, *, samples: int, world: int) -> StepPlan:

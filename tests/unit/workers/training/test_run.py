@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from workers.jobs.spec import JobSpec
 from workers.settings import Settings
 from workers.training.errors import CodeError, ConfigInvalid
 from workers.training.process_group import Ranks
-from workers.training.run import Run, prepare, step_plan, use_bf16
+from workers.training.run import Run, freeze_config, prepare, step_plan, use_bf16
 
 CODE = Path(__file__).parents[3] / "support"
+WEIGHTS = Path(__file__).parents[4] / "freezer" / "predictor" / "weights"
 ALONE = Ranks(rank=0, world=1, device=torch.device("cpu"))
 
 
@@ -77,6 +79,35 @@ def test_a_model_with_the_wrong_classes_is_refused(tmp_path: Path) -> None:
     }
     with pytest.raises(ConfigInvalid, match="3 classes"):
         prepared(values, tmp_path, tmp_path)
+
+
+def test_predictor_weights_are_read_from_the_operators_directory_only(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "link.safetensors").symlink_to(WEIGHTS / "progress-only.safetensors")
+    settings = Settings(home=tmp_path, data_dir=data, redis_url=None, window_redis_url=None)
+    for path in ("../outside.safetensors", str(WEIGHTS / "progress-only.safetensors"), "link.safetensors"):
+        with pytest.raises(ConfigInvalid, match=r"/freeze/options/weights: .* leads out"):
+            freeze_config(weighted(path), settings)
+    with pytest.raises(ConfigError, match="no file 'absent"):
+        freeze_config(weighted("absent.safetensors"), settings)
+    shutil.copy(WEIGHTS / "progress-only.safetensors", data / "mine.safetensors")
+    assert freeze_config(weighted("mine.safetensors"), settings).options == {"weights": str(data / "mine.safetensors")}
+
+
+def test_a_run_confines_the_weights_that_it_loads(tmp_path: Path) -> None:
+    freeze = {
+        "policy": "progress-only",
+        "window": 2,
+        "options": {"weights": str(WEIGHTS / "progress-only.safetensors")},
+    }
+    with pytest.raises(ConfigError, match="SMARTFRZ_DATA_DIR"):
+        made(tmp_path, freeze=freeze)
+
+
+def weighted(path: str) -> JobSpec:
+    freeze = {"policy": "progress-only", "options": {"weights": path}}
+    return JobSpec.model_validate({"name": "n", "model": {"name": "m"}, "data": {"name": "d"}, "freeze": freeze})
 
 
 def test_step_plan_counts_all_ranks() -> None:
