@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import signal
 from collections.abc import Mapping
@@ -19,6 +20,9 @@ Order = Literal["cancel", "pause", "drain", "max_duration"]
 TRANSIENT: frozenset[Reason] = frozenset({"worker_lost", "collective_timeout", "stalled"})
 """Failures that another attempt may not meet. All others would come again, and are not retried."""
 
+_OWN_WORDS: frozenset[Reason] = frozenset({"gpu_oom", "config_invalid", "dataset_invalid", "storage_full"})
+"""Failures that say enough: a kill for memory in the same cgroup was then another job's."""
+
 TAIL_LINES, TAIL_CHARACTERS = 20, 2000
 
 _FAILURE = re.compile(r"rank\s*:\s*(?P<rank>\d+) \(local_rank.*?exitcode\s*:\s*(?P<code>-?\d+)", re.DOTALL)
@@ -30,9 +34,9 @@ class Evidence:
 
     Args:
         result: ``result.json``, if any.
-        exit_code: the guardian's; negative: it was itself killed by a signal.
+        exit_code: the guardian's, which is torchrun's (128 + n: killed by signal n); negative: the guardian was killed.
         logs: end of each rank's log.
-        torchrun: end of torchrun's own log.
+        torchrun: end of torchrun's own log, or of the guardian's when torchrun wrote none.
         order: what the runner had asked for.
         oom_kills: processes that the kernel killed for memory in this cgroup during the attempt.
     """
@@ -93,9 +97,17 @@ def judge(evidence: Evidence, *, max_duration_seconds: float | None = None) -> O
     return _failure(evidence, summary)
 
 
+def not_started(error: OSError) -> Outcome:
+    """The outcome of an attempt whose files or processes could not be made: another worker may fare better."""
+    text = f"the worker could not start the attempt: {error}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Outcome("finish", f"{text}; free some space and submit the job again", "failed", "storage_full")
+    return Outcome("lose", text)
+
+
 def _failure(evidence: Evidence, summary: dict[str, Any] | None) -> Outcome:
     result, failed = evidence.result, failures(evidence.torchrun)
-    if evidence.oom_kills:
+    if evidence.oom_kills and (result is None or result.reason not in _OWN_WORDS):
         text = "the kernel ended a process because memory ran out: use a smaller batch_size or fewer processes"
         return Outcome("finish", text, "failed", "host_oom", summary)
     killed = _killed(failed)
@@ -105,6 +117,10 @@ def _failure(evidence: Evidence, summary: dict[str, Any] | None) -> Outcome:
         return Outcome("lose", f"rank {killed[0]} was killed by signal {killed[1]}")
     if evidence.exit_code == LOCKED:
         return Outcome("lose", "an earlier attempt of this job is still being taken down")
+    if not failed and (number := _fatal_signal(evidence.exit_code)) is not None:
+        return Outcome(
+            "lose", f"the {'guardian' if evidence.exit_code < 0 else 'launcher'} was killed by signal {number}"
+        )
     culprit = next((rank for rank, code in failed if code > 0 and code not in (OWNERSHIP_LOST, PEER_LOST)), None)
     if culprit is None and not failed:
         culprit = _rank_with_traceback(evidence.logs)
@@ -114,10 +130,13 @@ def _failure(evidence: Evidence, summary: dict[str, Any] | None) -> Outcome:
     if failed:
         lost = "its peers" if failed[0][1] == PEER_LOST else "the job"
         return Outcome("lose", f"rank {failed[0][0]} lost {lost}")
-    if evidence.exit_code < 0:
-        return Outcome("lose", f"the guardian was killed by signal {-evidence.exit_code}")
     text = f"the ranks ended without a result (exit code {evidence.exit_code})"
     return Outcome("lose", "\n".join(part for part in (text, tail(evidence.torchrun)) if part))
+
+
+def _fatal_signal(exit_code: int) -> int | None:
+    """The signal that ended the guardian (negative code) or torchrun (128 + n)."""
+    return -exit_code if exit_code < 0 else exit_code - 128 if exit_code > 128 else None
 
 
 def _killed(failed: list[tuple[int, int]]) -> tuple[int, int] | None:

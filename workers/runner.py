@@ -16,20 +16,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from workers.devices import DevicePool, Lease
+from workers.evidence import gather, oom_kills
 from workers.guardian import Orders
 from workers.jobs import state
 from workers.jobs.errors import JobNotFound, StaleFence, StoreUnavailable
-from workers.jobs.layout import AttemptFiles, AttemptSpec, Control, JobFiles, Result, write_atomic
+from workers.jobs.layout import AttemptFiles, AttemptSpec, Control, JobFiles, write_atomic
 from workers.jobs.ports import Change, JobStore
 from workers.jobs.record import JobRecord, WorkerInfo
-from workers.judgement import Evidence, Order, Outcome, judge
+from workers.judgement import Order, Outcome, judge, not_started
 from workers.placement import choose, device_of
 from workers.settings import Settings
 from workers.shared import Board
 
 logger = logging.getLogger(__name__)
 
-LOG_TAIL_BYTES = 16_384
 QUEUE_LOOK = 1000
 """How far down the queue a worker looks for a job that fits it."""
 _RANK: dict[Order | None, int] = {None: 0, "drain": 1, "pause": 2, "max_duration": 3, "cancel": 4}
@@ -52,7 +52,7 @@ class _Attempt:
     term_at: float | None = None
     renew_at: float = 0.0
     look_at: float = 0.0
-    oom_kills: int = field(default_factory=lambda: oom_kills())
+    oom_kills: int = field(default_factory=oom_kills)
 
 
 class Runner:
@@ -135,7 +135,11 @@ class Runner:
 
     def _run(self, record: JobRecord, lease: Lease) -> None:
         logger.info("job %s: attempt %d on %s", record.id, record.attempt, lease.uuids or lease.device)
-        attempt = self._start(record, lease)
+        try:
+            attempt = self._start(record, lease)
+        except OSError as error:
+            self._write_down(record, not_started(error), None)
+            raise  # this worker is in no state to take the next job at once
         assert attempt.guardian.stdin is not None
         try:
             while attempt.guardian.poll() is None:
@@ -149,7 +153,14 @@ class Runner:
         finally:
             attempt.guardian.stdin.close()  # end of file: whatever is left comes down
             attempt.guardian.wait()
-        outcome = judge(self._evidence(attempt), max_duration_seconds=record.spec.max_duration_seconds)
+        evidence = gather(
+            attempt.files,
+            record.spec.resources.processes_per_worker,
+            exit_code=attempt.guardian.returncode,
+            order=attempt.order,
+            oom_kills=oom_kills() - attempt.oom_kills,
+        )
+        outcome = judge(evidence, max_duration_seconds=record.spec.max_duration_seconds)
         logger.info("job %s: %s %s", record.id, outcome.kind, outcome.status if outcome.kind == "finish" else "")
         self._write_down(record, outcome, attempt.guardian.returncode)
 
@@ -157,7 +168,7 @@ class Runner:
         settings, processes = self._settings, record.spec.resources.processes_per_worker
         job = JobFiles(self._home, record.id)
         files = job.attempt(record.fence)
-        threads = max(1, (os.cpu_count() or 1) // processes)
+        threads = max(1, len(os.sched_getaffinity(0)) // processes)
         spec = AttemptSpec(
             job_id=record.id,
             fence=record.fence,
@@ -181,6 +192,7 @@ class Runner:
         with open(files.logs / "guardian.log", "ab") as log:
             guardian = subprocess.Popen(
                 [sys.executable, "-m", "workers.guardian", orders.model_dump_json()],
+                bufsize=0,  # an order to a guardian that has just gone must not come up again at close
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -193,7 +205,9 @@ class Runner:
 
     def _rank_environment(self, threads: int) -> dict[str, str]:
         settings = self._settings
-        environ = self._environ | {
+        # User code runs in the ranks: what it does not need of the service's secrets it does not get.
+        inherited = {name: text for name, text in self._environ.items() if not name.startswith("SMARTFRZ_ADMIN_KEY")}
+        environ = inherited | {
             "SMARTFRZ_HOME": str(self._home),
             "SMARTFRZ_KEY_PREFIX": settings.key_prefix,
             "SMARTFRZ_PACKAGES_DIR": str(settings.packages.resolve()),
@@ -228,8 +242,13 @@ class Runner:
             attempt.order = stronger(attempt.order, order)
             assert attempt.order is not None
             action = "cancel" if attempt.order == "max_duration" else attempt.order
-            write_atomic(attempt.files.control, Control(action=action).model_dump_json())
-            attempt.term_at = attempt.term_at or now + settings.stop_grace_seconds
+            grace = settings.stop_grace_seconds
+            try:
+                write_atomic(attempt.files.control, Control(action=action).model_dump_json())
+            except OSError as error:  # a full disk, say: the ranks cannot be asked, so they are told
+                logger.warning("job %s: the order %s cannot be written: %s", record.id, action, error)
+                grace = 0.0
+            attempt.term_at = attempt.term_at or now + grace
         if attempt.term_at is not None and now >= attempt.term_at:
             attempt.term_at = float("inf")
             self._tell(attempt, b"T")
@@ -241,24 +260,10 @@ class Runner:
         assert attempt.guardian.stdin is not None
         try:
             attempt.guardian.stdin.write(order)
-            attempt.guardian.stdin.flush()
         except BrokenPipeError:
             logger.info("job %s: the guardian has already gone", attempt.record.id)
 
-    def _evidence(self, attempt: _Attempt) -> Evidence:
-        files = attempt.files
-        result = Result.model_validate_json(files.result.read_text()) if files.result.exists() else None
-        processes = attempt.record.spec.resources.processes_per_worker
-        return Evidence(
-            result=result,
-            exit_code=attempt.guardian.returncode,
-            logs={rank: read_tail(files.log(rank)) for rank in range(processes)},
-            torchrun=read_tail(files.logs / "torchrun.log"),
-            order=attempt.order,
-            oom_kills=oom_kills() - attempt.oom_kills,
-        )
-
-    def _write_down(self, record: JobRecord, outcome: Outcome, exit_code: int) -> None:
+    def _write_down(self, record: JobRecord, outcome: Outcome, exit_code: int | None) -> None:
         """Write the outcome; wait for the store as long as it takes, but a draining worker one lease at most."""
         give_up: float | None = None
         while True:
@@ -277,7 +282,7 @@ class Runner:
                 time.sleep(0.5)
 
 
-def apply(seen: JobRecord, now: float, fence: int, outcome: Outcome, exit_code: int) -> Change:
+def apply(seen: JobRecord, now: float, fence: int, outcome: Outcome, exit_code: int | None) -> Change:
     """The change that an outcome means. Raises StaleFence."""
     message = outcome.message or ""
     if outcome.kind == "lose":
@@ -300,25 +305,3 @@ def apply(seen: JobRecord, now: float, fence: int, outcome: Outcome, exit_code: 
         summary=outcome.summary,
         step=outcome.step,
     )
-
-
-def read_tail(path: os.PathLike[str]) -> str:
-    """The last 16 KiB of a file as text; empty when there is none."""
-    try:
-        with open(path, "rb") as stream:
-            stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, stream.tell() - LOG_TAIL_BYTES))
-            return stream.read().decode(errors="replace")
-    except FileNotFoundError:
-        return ""
-
-
-def oom_kills(root: str = "/sys/fs/cgroup", membership: str = "/proc/self/cgroup") -> int:
-    """Processes that the kernel has killed for memory in our cgroup (v2); 0 where it does not say."""
-    try:
-        with open(membership) as stream:
-            own = next((line.strip().removeprefix("0::/") for line in stream if line.startswith("0::/")), "")
-        with open(os.path.join(root, own, "memory.events")) as stream:
-            return next((int(line.split()[1]) for line in stream if line.startswith("oom_kill ")), 0)
-    except OSError:
-        return 0

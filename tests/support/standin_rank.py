@@ -1,7 +1,7 @@
 """A stand-in for ``workers.training.main`` without torch: counts steps, keeps a journal, obeys ``control.json``.
 
 The job's metadata says how it behaves: ``steps`` (of 20 ms), ``raise_at``, ``kill_at`` (rank 1 kills itself with -9),
-``stubborn`` (neither orders nor TERM stop it), ``reason`` (rank 0 reports a failure with it), ``grandchild``.
+``stubborn`` (neither orders nor TERM stop it), ``grandchild``.
 """
 
 from __future__ import annotations
@@ -49,10 +49,6 @@ def main(root: str) -> None:
             raise RuntimeError("the batch size does not divide the moon")
         if step == int(orders.get("kill_at", "-1")) and rank == 1 and spec.attempt == 1:
             os.kill(os.getpid(), signal.SIGKILL)
-        if "reason" in orders and rank == 0:
-            failed = Result(outcome="failed", reason=orders["reason"], message="it says so")  # type: ignore[arg-type]
-            write_atomic(files.result, failed.model_dump_json())
-            sys.exit(3)
         if files.control.exists() and not stubborn:
             control = Control.model_validate_json(files.control.read_text())
             if rank == 0:

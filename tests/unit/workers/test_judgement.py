@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 import pytest
 
 from workers.guardian import LOCKED
 from workers.jobs.layout import Result
-from workers.judgement import Evidence, Outcome, failures, judge, tail
+from workers.judgement import Evidence, Outcome, failures, judge, not_started, tail
 from workers.training.main import PEER_LOST
 
 TORCHRUN = """\
@@ -146,3 +147,22 @@ def test_signals_by_which_torchrun_ended_the_others_are_not_the_cause() -> None:
 def test_the_root_cause_comes_first() -> None:
     assert failures(TORCHRUN.format(code=-9)) == [(1, -9), (0, 1)]
     assert failures("nothing of the kind") == []
+
+
+def test_a_killed_launcher_is_the_cause_whatever_the_logs_hold() -> None:
+    noise = {0: f"{TRACE}\nhandled, going on"}
+    assert judge(Evidence(exit_code=-9, logs=noise)).message == "the guardian was killed by signal 9"
+    outcome = judge(Evidence(exit_code=128 + 9, logs=noise))
+    assert (outcome.kind, outcome.message) == ("lose", "the launcher was killed by signal 9")
+
+
+def test_another_jobs_kill_for_memory_does_not_hide_a_failure_that_explains_itself() -> None:
+    invalid = result("failed", reason="config_invalid", message="the window is longer than the run")
+    assert judge(Evidence(result=invalid, oom_kills=1)).reason == "config_invalid"
+    assert judge(Evidence(result=FAILED, oom_kills=1)).reason == "host_oom"
+
+
+def test_an_attempt_that_could_not_start() -> None:
+    full = not_started(OSError(errno.ENOSPC, "No space left on device"))
+    assert (full.kind, full.status, full.reason) == ("finish", "failed", "storage_full")
+    assert not_started(OSError(errno.EIO, "I/O error")).kind == "lose"

@@ -16,13 +16,14 @@ from workers import proctree
 from workers.devices import DevicePool, Gpu, Lease
 from workers.jobs import state
 from workers.jobs.errors import StoreUnavailable
-from workers.jobs.layout import JobFiles
+from workers.jobs.layout import JobFiles, Result
 from workers.jobs.memory import MemoryJobStore
 from workers.jobs.record import JobRecord, new_job_id
 from workers.jobs.spec import JobSpec
+from workers.judgement import Evidence, judge
 from workers.placement import Device
 from workers.registry import describe
-from workers.runner import Runner, oom_kills, read_tail, stronger
+from workers.runner import Runner, apply, stronger
 from workers.settings import Settings
 from workers.shared import Board
 
@@ -61,8 +62,9 @@ class Bench:
     def __init__(self, settings: Settings) -> None:
         self.settings, self.store, self.board = settings, MemoryJobStore(), Board()
         self.pool = DevicePool(settings.home, [], 2)
-        environ = dict(os.environ) | {"PYTHONPATH": str(SUPPORT)}
-        self.runner = Runner(self.store, describe(self.pool), self.pool, settings, board=self.board, environ=environ)
+        self.environ = dict(os.environ) | {"PYTHONPATH": str(SUPPORT)}
+        worker = describe(self.pool)
+        self.runner = Runner(self.store, worker, self.pool, settings, board=self.board, environ=self.environ)
         self._thread: threading.Thread | None = None
 
     def submit(self, job: JobSpec) -> str:
@@ -138,25 +140,36 @@ def test_a_rank_killed_by_a_signal_is_retried_from_where_it_was(bench: Bench) ->
     assert (record.status, record.attempt) == ("succeeded", 2)
     recovered = [event for event in bench.store.events(job) if event.type == "job.recovered"]
     assert [event.data["message"] for event in recovered] == ["rank 1 was killed by signal 9"]
-    lines = [json.loads(line) for line in (bench.root(job) / "journal-0.jsonl").read_text().splitlines()]
-    assert next(line["step"] for line in lines if line["what"] == "start" and line["fence"] == 2) >= 2
+    lines = [json.loads(line) for line in (bench.root(job) / "journal-1.jsonl").read_text().splitlines()]
+    assert [(line["fence"], line["step"]) for line in lines if line["what"] == "start"] == [(1, 0), (2, 3)]
 
 
 @pytest.mark.parametrize(
-    ("reason", "attempts", "stated"), [("gpu_oom", 1, "gpu_oom"), ("collective_timeout", 2, "retries_exhausted")]
+    ("reason", "first", "last"),
+    [
+        ("gpu_oom", ("failed", "gpu_oom"), ("failed", "gpu_oom")),
+        ("collective_timeout", ("queued", "worker_lost"), ("failed", "retries_exhausted")),
+    ],
 )
-def test_only_transient_failures_are_retried(bench: Bench, reason: str, attempts: int, stated: str) -> None:
-    job = bench.submit(spec(max_attempts=2, metadata={"reason": reason}))
-    bench.runner.work()
-    record = bench.store.get(job)
-    assert (record.status, record.attempt, record.status_reason) == ("failed", attempts, stated)
-    assert "it says so" in (record.status_message or "")
+def test_only_transient_failures_are_retried(reason: Any, first: tuple[str, str], last: tuple[str, str]) -> None:
+    outcome = judge(Evidence(result=Result(outcome="failed", reason=reason, message="it says so")))
+    for attempt, expected in ((1, first), (2, last)):
+        queued = JobRecord(
+            id="j", spec=spec(max_attempts=2), attempt=attempt - 1, created_at=0, queued_at=0, updated_at=0
+        )
+        claimed = state.claim(queued, 1.0, owner="w", lease_seconds=60)
+        assert claimed is not None
+        record = apply(claimed.record, 2.0, claimed.record.fence, outcome, 1).record
+        assert (record.status, record.status_reason) == expected
+        assert "it says so" in (record.status_message or "")
 
 
-def test_cancel_stops_the_ranks_at_a_step(bench: Bench) -> None:
+def test_the_lease_is_renewed_and_cancel_stops_the_ranks_at_a_step(bench: Bench) -> None:
     job = bench.submit(spec(2, metadata={"steps": 5000}))
     bench.work_aside()
+    first = bench.store.get(job).lease_expires_at or 0.0
     until(lambda: len(bench.pids(job)) == 2)
+    until(lambda: (bench.store.get(job).lease_expires_at or 0.0) > first)  # the lease is renewed
     bench.store.update(job, state.cancel)
     bench.join()
     record = bench.store.get(job)
@@ -240,14 +253,6 @@ def test_devices_are_given_back_when_the_claim_fails(local: Settings) -> None:
     lease.release()
 
 
-def test_the_lease_is_renewed(bench: Bench) -> None:
-    job = bench.submit(spec(metadata={"steps": 5000}))
-    bench.work_aside()
-    until(lambda: bench.pids(job))
-    first = bench.store.get(job).lease_expires_at or 0.0
-    until(lambda: (bench.store.get(job).lease_expires_at or 0.0) > first)
-
-
 def test_cancel_outranks_the_other_orders() -> None:
     assert stronger("drain", "cancel") == "cancel"
     assert stronger("cancel", "drain") == "cancel"
@@ -255,18 +260,43 @@ def test_cancel_outranks_the_other_orders() -> None:
     assert stronger("pause", None) == "pause"
 
 
-def test_the_tail_of_a_log_is_bounded(tmp_path: Path) -> None:
-    path = tmp_path / "log"
-    path.write_text("x" * 100_000 + "end")
-    assert len(read_tail(path)) == 16_384
-    assert read_tail(path).endswith("end")
-    assert read_tail(tmp_path / "none") == ""
+def test_an_order_that_comes_too_late_for_the_guardian_loses_no_outcome(bench: Bench) -> None:
+    class Late(Runner):
+        def _tend(self, attempt: Any) -> None:
+            attempt.guardian.kill()
+            attempt.guardian.wait()
+            self._tell(attempt, b"T")
+
+    job = bench.submit(spec(max_attempts=1))
+    late = Late(bench.store, describe(bench.pool), bench.pool, bench.settings, environ=bench.environ)
+    assert late.work() == 1
+    message = "the guardian was killed by signal 9; attempt 1 of 1 was the last"
+    assert bench.store.get(job).status_message == message
 
 
-def test_the_kernels_count_of_oom_kills_is_read(tmp_path: Path) -> None:
-    (tmp_path / "a" / "b").mkdir(parents=True)
-    (tmp_path / "a" / "b" / "memory.events").write_text("low 0\noom 3\noom_kill 2\noom_group_kill 0\n")
-    membership = tmp_path / "cgroup"
-    membership.write_text("0::/a/b\n")
-    assert oom_kills(str(tmp_path), str(membership)) == 2
-    assert oom_kills(str(tmp_path), str(tmp_path / "none")) == 0
+def test_a_job_that_cannot_be_started_says_so_at_once(bench: Bench) -> None:
+    job = bench.submit(spec())
+    bench.root(job).parent.mkdir(parents=True)
+    bench.root(job).write_text("a file where the job's folder should be")
+    with pytest.raises(OSError, match=r"File exists|Not a directory"):
+        bench.runner.work()
+    record = bench.store.get(job)
+    assert (record.status, record.status_reason) == ("queued", "worker_lost")
+    assert (record.status_message or "").startswith("the worker could not start the attempt: ")
+
+
+def test_cancel_works_while_the_job_starts_and_though_the_order_cannot_be_written(bench: Bench) -> None:
+    job = bench.submit(spec(metadata={"steps": 5000}))
+    JobFiles(bench.settings.home.resolve(), job).attempt(1).control.mkdir(parents=True)
+    bench.work_aside()
+    until(lambda: bench.store.get(job).status == "starting")
+    bench.store.update(job, state.cancel)
+    bench.join()
+    assert bench.store.get(job).status == "cancelled"
+    assert not any(proctree.alive(pid) for pid in bench.pids(job))
+
+
+def test_ranks_do_not_get_the_admin_key(bench: Bench) -> None:
+    environ = bench.environ | {"SMARTFRZ_ADMIN_KEY": "secret", "SMARTFRZ_ADMIN_KEY_FILE": "/key"}
+    runner = Runner(bench.store, describe(bench.pool), bench.pool, bench.settings, environ=environ)
+    assert not {name for name in runner._rank_environment(1) if "ADMIN_KEY" in name}
