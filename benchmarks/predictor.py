@@ -76,7 +76,8 @@ def main() -> int:
     options = parser.parse_args()
     corpus = options.corpus or Settings().home / "predictor"
     torch.set_num_threads(1)
-    result: dict[str, object] = {"command": "python -m benchmarks.predictor", "machine": platform.machine()}
+    command = "".join(f" --predictor {Path(name).name}" for name in options.predictor)
+    result: dict[str, object] = {"command": f"python -m benchmarks.predictor{command}", "machine": platform.machine()}
     with tempfile.TemporaryDirectory() as scratch:
         for title, more in (("any_length", []), ("length_30", ["--length", "30"])):
             names = [*SHIPPED, *(options.predictor if more else [])]
