@@ -176,5 +176,6 @@ class Keeper:
             self.restarts += 1
             try:
                 child.start()
-            except (EmbeddedError, OSError) as error:
-                logger.error("%s did not start: %s", name, error)
+            except Exception as error:  # whatever it was: this thread must live on for the others
+                known = isinstance(error, (EmbeddedError, OSError))
+                logger.error("%s did not start: %s", name, error, exc_info=not known)

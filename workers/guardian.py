@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict
 
 from workers import proctree
 from workers.jobs.layout import AttemptFiles
+from workers.rank import GUARDIAN_VARIABLE
 
 LOCKED = 75
 """Exit code (EX_TEMPFAIL): an earlier attempt still holds the job's flock."""
@@ -109,6 +110,7 @@ class Guardian:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env=os.environ | {GUARDIAN_VARIABLE: str(me)},
                 preexec_fn=lambda: proctree.die_with_parent(me),  # this process has one thread
             ).pid
         while self._exit is None:

@@ -45,9 +45,15 @@ def _stat(pid: int) -> tuple[str, int] | None:
     try:
         with open(f"/proc/{pid}/stat", "rb") as stream:
             fields = stream.read().rpartition(b")")[2].split()  # the name may hold spaces and brackets
-    except (FileNotFoundError, ProcessLookupError):
+    except OSError:  # gone, or another user's and hidden from us
         return None
     return fields[0].decode(), int(fields[1])
+
+
+def parent_of(pid: int) -> int | None:
+    """The parent of a process, ``None`` when there is no such process."""
+    found = _stat(pid)
+    return None if found is None else found[1]
 
 
 def alive(pid: int) -> bool:

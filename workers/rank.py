@@ -15,10 +15,16 @@ from pathlib import Path
 from workers import proctree
 from workers.jobs.layout import AttemptFiles
 
+GUARDIAN_VARIABLE = "SMARTFRZ_GUARDIAN"
+"""Environment variable with the guardian's pid: torchrun's parent, while all three live."""
+
 
 def main(argv: list[str]) -> None:
     module, root = argv
     proctree.die_with_parent()
+    guardian = os.environ.get(GUARDIAN_VARIABLE)
+    if guardian is not None and proctree.parent_of(os.getppid()) != int(guardian):
+        sys.exit("torchrun or the guardian ended before this rank could hang on them")
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500")
     log = AttemptFiles(Path(root)).log(int(os.environ["RANK"]))

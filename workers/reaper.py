@@ -17,7 +17,7 @@ from workers.jobs import state
 from workers.jobs.errors import JobNotFound, StoreUnavailable
 from workers.jobs.ports import Decide, JobStore, WakeUp
 from workers.jobs.record import JobRecord, WorkerInfo
-from workers.placement import fits, why_waiting
+from workers.placement import QUEUE_LOOK, fits, why_waiting
 from workers.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -86,8 +86,9 @@ class Reaper:
         active = self._store.active()
         self._watch(active, at)
         if at >= self._judge_from:
+            now = self._store.now()
             for record in active:
-                if record.lease_expires_at is not None and record.lease_expires_at <= self._store.now():
+                if record.lease_expires_at is not None and record.lease_expires_at <= now:
                     logger.warning("job %s: the lease of %s has expired", record.id, record.owner)
                     self._update(record.id, state.reap)
         self._explain()
@@ -100,7 +101,7 @@ class Reaper:
                 self._update(record.id, _stalled(stalled))
 
     def _explain(self) -> None:
-        queued = self._store.queued()
+        queued = self._store.queued(QUEUE_LOOK)
         if not queued:
             return
         workers = self._store.workers()

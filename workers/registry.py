@@ -76,7 +76,7 @@ class Heartbeat:
                 try:
                     self._store.put_worker(current(self._info, self._board, self._store.now()), self._ttl)
                     last, due = seen, time.monotonic() + self._interval
-                except StoreUnavailable as error:
-                    logger.warning("heartbeat not sent: %s", error)
+                except Exception as error:  # a thread that ends unseen would make a living worker look dead
+                    logger.warning("heartbeat not sent: %s", error, exc_info=not isinstance(error, StoreUnavailable))
                     due = time.monotonic() + min(1.0, self._interval)
             self._stopped.wait(min(0.2, self._interval))

@@ -24,14 +24,12 @@ from workers.jobs.layout import AttemptFiles, AttemptSpec, Control, JobFiles, wr
 from workers.jobs.ports import Change, JobStore
 from workers.jobs.record import JobRecord, WorkerInfo
 from workers.judgement import Order, Outcome, judge, not_started
-from workers.placement import choose, device_of
+from workers.placement import QUEUE_LOOK, choose, device_of
 from workers.settings import Settings
 from workers.shared import Board
 
 logger = logging.getLogger(__name__)
 
-QUEUE_LOOK = 1000
-"""How far down the queue a worker looks for a job that fits it."""
 _RANK: dict[Order | None, int] = {None: 0, "drain": 1, "pause": 2, "max_duration": 3, "cancel": 4}
 
 

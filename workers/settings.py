@@ -40,6 +40,15 @@ class Settings(BaseSettings):
     rank_module: str = Field("workers.training.main", description="Entry of the ranks; tests put a stand-in here.")
 
     @model_validator(mode="after")
+    def _renewals_fit_the_lease(self) -> Self:
+        if self.renew_seconds > self.lease_seconds / 2:
+            raise ValueError(
+                f"renew_seconds ({self.renew_seconds:g}) must be at most half of lease_seconds "
+                f"({self.lease_seconds:g}): with one renewal late, healthy jobs would be taken for lost"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _urls_from_hosts(self) -> Self:
         if self.redis_url is None and self.redis_host:
             self.redis_url = self._url(self.redis_host)

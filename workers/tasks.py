@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import closing
 from functools import cache
 from typing import Any
 
@@ -55,7 +56,8 @@ def work() -> None:
     """Run every queued job that fits this worker."""
     worker = _worker()
     try:
-        Runner(worker.store(), worker.info, worker.pool, worker.settings, board=worker.board).work()
+        with closing(worker.store()) as store:
+            Runner(store, worker.info, worker.pool, worker.settings, board=worker.board).work()
     except StoreUnavailable as error:
         logger.warning("the store does not answer; the next wake-up tries again: %s", error)
 

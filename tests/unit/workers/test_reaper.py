@@ -114,6 +114,18 @@ def test_the_last_attempt_lost_fails_the_job(scene: Scene) -> None:
     assert "worker w sent no heartbeat for 100 s" in (record.status_message or "")
 
 
+def test_a_cancelled_job_whose_worker_died_ends_cancelled(scene: Scene) -> None:
+    scene.reaper.tick()
+    job = scene.job()
+    scene.claim(job)
+    scene.store.update(job, state.cancel)
+    assert scene.store.get(job).status == "cancelling"
+    scene.now += LEASE
+    scene.reaper.tick()
+    record = scene.store.get(job)
+    assert (record.status, record.status_reason, record.owner) == ("cancelled", "user_request", None)
+
+
 def test_only_one_of_two_reapers_acts_and_the_other_takes_over(scene: Scene) -> None:
     other = scene.another()
     scene.reaper.tick()
@@ -146,6 +158,17 @@ def test_it_says_why_jobs_wait_and_takes_it_back(scene: Scene) -> None:
     version = scene.store.get(big).version
     scene.reaper.tick()
     assert scene.store.get(big).version == version, "nothing new to say, nothing written"
+
+
+def test_it_looks_past_the_first_hundred_of_the_queue(scene: Scene) -> None:
+    scene.worker()
+    for _ in range(101):
+        scene.job(processes=4)
+    scene.now += 1
+    fitting = scene.job()
+    scene.reaper.tick()
+    assert scene.count() == 1
+    assert scene.store.get(fitting).queue_reason is None
 
 
 def test_it_sends_a_wake_up_only_for_a_job_that_an_idle_worker_fits(scene: Scene) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from workers.devices import DevicePool
 from workers.jobs.memory import MemoryJobStore
+from workers.jobs.record import WorkerInfo
 from workers.registry import Heartbeat, current, describe
 from workers.shared import Board
 
@@ -23,13 +24,21 @@ def test_a_worker_tells_its_state_job_and_devices(tmp_path: Path) -> None:
 
 
 def test_it_registers_shows_changes_soon_and_deregisters(tmp_path: Path) -> None:
-    store, board = MemoryJobStore(), Board()
+    class Store(MemoryJobStore):
+        broken = False
+
+        def put_worker(self, worker: WorkerInfo, ttl_seconds: float) -> None:
+            if self.broken:
+                raise RuntimeError("a bug")
+            super().put_worker(worker, ttl_seconds)
+
+    store, board = Store(), Board()
     info = describe(DevicePool(tmp_path, [], 2))
     heartbeat = Heartbeat(store, info, board, ttl_seconds=60, interval_seconds=30)
     heartbeat.start()
 
     def until(state: str) -> None:
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 20
         while [worker.state for worker in store.workers()] != [state]:
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -42,5 +51,10 @@ def test_it_registers_shows_changes_soon_and_deregisters(tmp_path: Path) -> None
     time.sleep(0.3)  # heartbeats fail meanwhile; the thread must live on
     store.available = True
     until("idle")
+    store.broken = True
+    board.job_id = "job_2"
+    time.sleep(0.3)
+    store.broken = False
+    until("busy")
     heartbeat.stop()
     assert list(store.workers()) == []

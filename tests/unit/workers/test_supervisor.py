@@ -231,7 +231,7 @@ class TestKeeper:
 class TestEnvironment:
     def test_a_child_reads_the_same_settings(self, home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.chdir(tmp_path)
-        settings = Settings(home=Path("here"), lease_seconds=7.0, code_dir=None)
+        settings = Settings(home=Path("here"), lease_seconds=70.0, code_dir=None)
         base = {"PATH": "/bin", "SMARTFRZ_CODE_DIR": "/elsewhere", "SMARTFRZ_ADMIN_KEY_FILE": "/k"}
         environment = child_environment(settings, base, "redis://a", "redis://b")
         assert environment["PATH"] == "/bin"
