@@ -47,9 +47,9 @@ def minibatch_cka(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
     """
     if not first or len(first) != len(second):
         raise ValueError(f"need the same minibatches on both sides, got {len(first)} and {len(second)}")
-    cross = torch.stack([hsic1(k, l) for k, l in zip(first, second, strict=True)]).mean()
+    cross = torch.stack([hsic1(*pair) for pair in zip(first, second, strict=True)]).mean()
     left = torch.stack([hsic1(k, k) for k in first]).mean()
-    right = torch.stack([hsic1(l, l) for l in second]).mean()
+    right = torch.stack([hsic1(k, k) for k in second]).mean()
     if left <= 0 or right <= 0:
         return float("nan")
     return float(cross / (left * right).sqrt())
