@@ -48,5 +48,5 @@ def test_both_ranks_hold_the_same(tmp_path: Path) -> None:
 
 
 def test_a_peer_that_hangs_is_a_collective_timeout(tmp_path: Path) -> None:
-    first, _ = two("hang", tmp_path, 1.5)
+    first, _ = two("hang", tmp_path, 4)
     assert (first["reason"], first["peer_lost"]) == ("collective_timeout", False), first["text"]

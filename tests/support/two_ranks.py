@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from workers.jobs.layout import write_atomic
 from workers.training.batch import Batch
 from workers.training.evaluate import evaluate
 from workers.training.outcome import is_peer_lost, judge
@@ -45,7 +47,7 @@ def promises(ranks: Ranks) -> dict[str, Any]:
 
 def hang(ranks: Ranks) -> dict[str, Any]:
     if ranks.rank == 1:
-        time.sleep(4)
+        until(Path(sys.argv[2], "0.json"))  # gone any earlier, it would be a lost peer
         return {}
     try:
         ranks.broadcast([1])
@@ -55,10 +57,21 @@ def hang(ranks: Ranks) -> dict[str, Any]:
     return {}
 
 
+def until(*files: Path, seconds: float = 80) -> None:
+    """Wait for other ranks' files."""
+    deadline = time.monotonic() + seconds
+    while not all(file.exists() for file in files):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not all there: {files}")
+        time.sleep(0.02)
+
+
 if __name__ == "__main__":
     what, out, timeout = sys.argv[1:]
+    Path(out, f"started{os.environ['RANK']}").touch()
+    until(*(Path(out, f"started{rank}") for rank in range(2)))  # importing takes as long as it takes, a timeout not
     me = join("cpu", float(timeout))
     answer = {"promises": promises, "hang": hang}[what](me)
-    Path(out, f"{me.rank}.json").write_text(json.dumps(answer))
+    write_atomic(Path(out, f"{me.rank}.json"), json.dumps(answer))
     if what == "promises":
         leave(me)
