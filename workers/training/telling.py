@@ -30,9 +30,14 @@ class Teller:
         """Built, resumed, about to train. Decisions later than ``step`` are void: training goes on before them."""
         if self._reporter is None:
             return
-        units = len(run.freezer.status()["units"])
+        units = len(run.freezer.units)
         self._progress = Progress(
-            ratio=step / run.total_steps, step=step, total_steps=run.total_steps, units=units, phase="training"
+            ratio=step / run.total_steps,
+            step=step,
+            total_steps=run.total_steps,
+            units=units,
+            frozen_units=len(run.freezer.plan.frozen),  # a resumed run has some before its first event
+            phase="training",
         )
         self._reporter.progress(self._progress)
         if run.attempt.fence > 1:  # not the attempt: a drained worker's does not count
@@ -70,9 +75,8 @@ class Teller:
         events, run.events[:] = list(run.events), []
         if self._reporter is None or not events:
             return
-        units = run.freezer.status()["units"]
-        frozen = sum(unit["state"] == "frozen" for unit in units)
-        self._progress = self._progress.model_copy(update={"frozen_units": frozen, "units": len(units)})
+        units, frozen = len(run.freezer.units), len(run.freezer.plan.frozen)
+        self._progress = self._progress.model_copy(update={"frozen_units": frozen, "units": units})
         for event in events:
             self._reporter.decision(event.to_dict())
             changes = [("unit.frozen", name) for name in event.frozen] + [
@@ -85,7 +89,7 @@ class Teller:
                     index=event.indices[name],
                     step=event.step,
                     probability=event.probabilities.get(name),
-                    of=len(units),
+                    of=units,
                 )
         self.freeze_status(run, step, "running")
 
