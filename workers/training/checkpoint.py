@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -48,8 +49,10 @@ class Checkpoint:
 
 
 def rng_state(device: torch.device) -> dict[str, Any]:
-    """Random state of this rank: torch on CPU and device, Python."""
+    """Random state of this rank: torch on CPU and device, Python, and numpy, which the user's data may draw from."""
     state: dict[str, Any] = {"torch": torch.get_rng_state(), "python": random.getstate()}
+    name, keys, position, has_gauss, gauss = numpy.random.get_state(legacy=True)
+    state["numpy"] = [name, [int(key) for key in keys], int(position), int(has_gauss), float(gauss)]
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
     return state
@@ -60,13 +63,26 @@ def set_rng_state(state: dict[str, Any], device: torch.device) -> None:
     torch.set_rng_state(state["torch"])
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
+    if "numpy" in state:  # not in checkpoints of earlier versions
+        name, keys, *rest = state["numpy"]
+        numpy.random.set_state((name, numpy.array(keys, dtype=numpy.uint32), *rest))
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
 
 
 def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The model's state on the CPU, each tensor with its own memory (tied ones written twice)."""
-    return {name: value.detach().to("cpu").contiguous().clone() for name, value in model.state_dict().items()}
+    """The model's state on the CPU, to be written at once: tensors that are there already are not copied.
+
+    Tied ones are written twice, the second as a copy, since a file of safetensors shares no memory.
+    """
+    found: dict[str, torch.Tensor] = {}
+    seen: set[int] = set()
+    for name, value in model.state_dict().items():
+        tensor = value.detach().to("cpu").contiguous()
+        memory = tensor.untyped_storage().data_ptr()
+        found[name] = tensor.clone() if memory in seen else tensor
+        seen.add(memory)
+    return found
 
 
 def save(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:

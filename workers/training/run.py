@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+import numpy
 import torch
 from torch import nn
 from torch.optim import Optimizer
@@ -191,4 +192,5 @@ def _windows(attempt: AttemptSpec, settings: Settings, capacity: int) -> WindowS
 
 def _seed(seed: int) -> None:
     random.seed(seed)
+    numpy.random.seed(seed % 2**32)
     torch.manual_seed(seed)

@@ -4,6 +4,7 @@ import logging
 import random
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from torch import nn
@@ -39,11 +40,12 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
 
 def test_random_state_survives_the_file(tmp_path: Path) -> None:
     state = load(save(tmp_path, made(1)))
-    expected = torch.rand(4), random.random()
-    torch.rand(9), random.random()
+    expected = torch.rand(4), random.random(), numpy.random.randn(3).tolist()
+    torch.rand(9), random.random(), numpy.random.randn(4)
     set_rng_state(state.rng[1], CPU)
     assert torch.equal(torch.rand(4), expected[0])
     assert random.random() == expected[1]
+    assert numpy.random.randn(3).tolist() == expected[2]
 
 
 def test_only_the_newest_two_stay_and_nothing_half_written(tmp_path: Path) -> None:
@@ -75,6 +77,11 @@ def test_a_failed_write_leaves_the_earlier_one(tmp_path: Path) -> None:
     with pytest.raises(AttributeError):
         save(tmp_path, bad)
     assert list(tmp_path.iterdir()) == [good]
+
+
+def test_saving_copies_no_weights_but_tied_ones() -> None:
+    net = nn.Linear(2, 2)
+    assert weights(net)["weight"].data_ptr() == net.weight.data_ptr()
 
 
 def test_tied_weights_are_written_twice() -> None:
