@@ -78,13 +78,14 @@ def train(run: Run, position: Position, teller: Teller) -> Trained:
         )
         run.freezer.step()
         position.step += 1
-        position.train_seconds += time.perf_counter() - began
         pace.add(loss)
+        told = control.due(position.step) or position.step == total
+        mean = pace.mean_loss() if told else None
+        position.train_seconds += time.perf_counter() - began  # after the wait for the device, whenever there is one
         teller.freeze_events(run, position.step)
         if teller.stale:
             raise OwnershipLost
-        if control.due(position.step) or position.step == total:
-            mean = pace.mean_loss()
+        if mean is not None:
             if not math.isfinite(mean):
                 raise TrainingError(
                     f"the loss is {mean} at step {position.step}: lower training.optimizer.lr, set training.grad_clip "
