@@ -133,12 +133,6 @@ class Applier:
                     "call freezer.prepare() with a batch that uses every layer"
                 )
 
-    def close(self) -> None:
-        """Remove all hooks; the model stays as it is."""
-        for handle in self._hooks.values():
-            handle.remove()
-        self._hooks.clear()
-
     def _sums_of(self, unit: str) -> list[int]:
         return _bit_sums([self._parameters[n] for n in self.units[unit].params])
 
@@ -154,7 +148,8 @@ class Applier:
 
 
 def _fall_asleep(module: nn.Module, args: Any) -> None:  # noqa: ARG001
-    module.training = False  # not eval(): children have hooks of their own, or belong to active units
+    if module.training:  # setting it is far slower than looking
+        module.training = False  # not eval(): children have hooks of their own, or belong to active units
 
 
 def _mode_owners(modules: dict[str, nn.Module], units: Sequence[Unit]) -> dict[str, frozenset[str]]:
