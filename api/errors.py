@@ -19,6 +19,13 @@ from starlette.types import Scope
 from workers.jobs import errors as domain
 
 MEDIA_TYPE = "application/problem+json"
+_WORDS = {
+    "extra_forbidden": "unknown field",
+    "missing": "this field is required",
+    "model_attributes_type": "must be an object",
+    "json_invalid": "the body is no JSON",
+}
+"""What pydantic says to programmers, said to users; by its type of error."""
 
 
 class Fault(BaseModel):
@@ -96,7 +103,7 @@ def translate(error: domain.JobError, retry_after: int) -> ApiError:
             return ApiError(
                 503,
                 "STORE_UNAVAILABLE",
-                "The job store does not answer; nothing was written. Try again.",
+                "The job store does not answer. Try again; with the same Idempotency-Key a job is made only once.",
                 headers={"Retry-After": str(retry_after)},
             )
         case _:
@@ -112,7 +119,7 @@ def faults_of(error: RequestValidationError) -> list[Fault]:
         # The position of a JSON syntax error is no path into the document.
         parts = [] if item["type"] == "json_invalid" else parts
         pointer = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
-        detail = str(item["msg"]).removeprefix("Value error, ")
+        detail = _WORDS.get(str(item["type"])) or str(item["msg"]).removeprefix("Value error, ")
         found.append(Fault(pointer=pointer, detail=detail, code=_upper_snake(str(item["type"]))))
     return found
 

@@ -21,6 +21,9 @@ OPEN_PATHS = frozenset({"/livez", "/readyz", "/docs"})
 Observe = Callable[[str, str, int, float], None]
 """``(method, route template, status, seconds)``."""
 
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""Told apart in the histogram; anybody may send any other word, and each would be a series that stays."""
+
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _log = logging.getLogger("smartfrz.api")
 
@@ -63,7 +66,8 @@ class Gate:
             await respond(scope, unknown)(scope, receive, send_with_id)
         finally:
             route = getattr(scope.get("route"), "path", "(none)")
-            self.observe(scope["method"], route, status, time.perf_counter() - started)
+            method = scope["method"] if scope["method"] in _METHODS else "(other)"
+            self.observe(method, route, status, time.perf_counter() - started)
 
     def _authorize(self, scope: Scope, headers: Headers) -> None:
         if scope["path"] in OPEN_PATHS or self.keys.accepts(headers.get("authorization")):

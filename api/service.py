@@ -62,7 +62,8 @@ class Jobs:
         """Check, write, wake. Returns the job and whether it is new.
 
         Raises:
-            SpecInvalid, IdempotencyConflict, StoreUnavailable: nothing was written.
+            SpecInvalid, IdempotencyConflict: nothing was written.
+            StoreUnavailable: the whole job was written, or nothing; the same idempotency key tells which.
         """
         await self.check(spec)
         now = await self.store.now()

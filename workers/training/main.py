@@ -45,6 +45,7 @@ def main(folder: Path) -> int:
     # After the redirection, so that a failing import is in the log too.
     from workers.settings import Settings
     from workers.training import outcome
+    from workers.training.errors import CodeError
     from workers.training.job import train_job
     from workers.training.loop import OwnershipLost
 
@@ -59,7 +60,8 @@ def main(folder: Path) -> int:
         if outcome.is_peer_lost(error):
             _log.error("stopping: another rank is gone (%s)", str(error).splitlines()[0] if str(error) else error)
             return PEER_LOST
-        traceback.print_exc()
+        # Of user code that raised, the user's own frames: the last lines of the log are shown in the job.
+        traceback.print_exception(error.__cause__ if isinstance(error, CodeError) and error.__cause__ else error)
         verdict = outcome.judge(error, code_dir=settings.code_dir)
         _log.error("failed: %s: %s", verdict.reason, verdict.message)
         claim_result(files.result, Result(outcome="failed", reason=verdict.reason, message=verdict.message, rank=rank))

@@ -151,3 +151,20 @@ def test_without_a_key_there_is_no_service(tmp_path: Path) -> None:
 )
 def test_loopback(host: str, loopback: bool) -> None:
     assert is_loopback(host) is loopback
+
+
+async def test_words_of_an_unknown_field_are_for_users(world: Any) -> None:
+    body = {"name": "x", "model": {"name": "resnet-small"}, "data": {"name": "mnist5k"}, "training": {"epoch": 3}}
+    answer = await world.client.post("/v1/jobs", json=body)
+    assert answer.json()["errors"] == [
+        {"pointer": "/training/epoch", "detail": "unknown field", "code": "EXTRA_FORBIDDEN"}
+    ]
+
+
+async def test_made_up_methods_make_no_series(world: Any) -> None:
+    async with world.connect() as stranger:
+        for method in ("FOO", "BAR"):
+            assert (await stranger.request(method, "/v1/jobs")).status_code == 401
+    text = (await world.client.get("/metrics")).text
+    assert "FOO" not in text
+    assert 'code="401",method="(other)",route="(none)"} 2.0' in text
