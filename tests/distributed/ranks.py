@@ -84,13 +84,14 @@ def scenario_same_gradients(rank: int, folder: Path) -> dict[str, Any]:
     torch.manual_seed(0)
     model = ResNet().eval()  # the reference below must see the same function
     freezer, optimizer = make(model, {2: ["conv"]}, 8)
-    worst = []
+    worst, memories = [], []
     for step in range(8):
         if step == 5:  # thaw by hand: the engine can, though no policy does yet
             freezer.plan = FreezePlan(freezer.plan.seq + 1, step, ())
             freezer._enact(first=False)
         freezer.model(data(step, rank)).square().mean().backward()
         mine = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+        memories.append(len({p.grad.untyped_storage().data_ptr() for p in model.parameters() if p.grad is not None}))
         means = []
         for other in range(2):
             optimizer.zero_grad()
@@ -100,7 +101,7 @@ def scenario_same_gradients(rank: int, folder: Path) -> dict[str, Any]:
         worst.append([error, len(mine)])
         optimizer.zero_grad()
         freezer.step()
-    return {"worst": worst}
+    return {"worst": worst, "memories": memories}
 
 
 def scenario_accumulate(rank: int, folder: Path) -> dict[str, Any]:

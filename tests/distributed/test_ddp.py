@@ -73,6 +73,7 @@ def test_bytes_really_reduced_equal_the_bytes_of_active_parameters(folder: Path)
 def test_gradients_stay_the_mean_over_ranks_after_freeze_and_thaw(folder: Path) -> None:
     for result in succeed("same_gradients", folder):
         assert max(error for error, _ in result["worst"]) < 1e-6
+        assert result["memories"] == [1] * 8, "gradients live in the one bucket, not beside it"
         counts = [count for _, count in result["worst"]]
         assert counts[4] == counts[0] - 3, "conv's weight and its norm have no gradient"
         assert counts[5:] == counts[:1] * 3, "thawed units are trained again"
