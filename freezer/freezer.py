@@ -129,7 +129,7 @@ class Freezer:
             if self._decides and self.config.policy == "static":  # frozen from the start, by its definition
                 self._begin_stage()
                 self._conclude(0)
-                check_honoured(self.config.options.get("units", ()), self.plan)
+                check_honoured(self.config.options, self.plan, found.units)
 
     def _prepared(self) -> Survey:
         if self._survey is None:

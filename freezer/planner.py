@@ -71,18 +71,20 @@ def check(plan: FreezePlan, units: Sequence[Unit], pinned: Collection[str] = ())
         raise PlanError(f"plan {plan.seq} freezes {head!r}, the last unit: nothing would be left to train")
 
 
-def check_honoured(wanted: Sequence[str], plan: FreezePlan) -> None:
-    """Units that the user named must really be frozen: settings that cancel each other must not be a no-op.
+def check_honoured(options: Mapping[str, Any], plan: FreezePlan, units: Sequence[Unit]) -> None:
+    """Units that policy ``static`` was told to freeze must be: settings that cancel each other must not be a no-op.
 
     Raises:
         ConfigError: names the first unit that is not, and what may stand in the way.
     """
-    for position, name in enumerate(wanted):
+    first = [unit.name for unit in units if unit.used][: options.get("first", 0)]
+    wanted = [(name, f"/options/units/{i}") for i, name in enumerate(options.get("units", ()))]
+    for name, pointer in wanted or [(name, "/options/first") for name in first]:
         if name not in plan.frozen:
             raise ConfigError(
                 f"{name!r} is named to be frozen but cannot be: it is the last unit, pinned, beyond max_frozen_ratio, "
                 'or not at the input (then set mode to "any", or name every unit before it too)',
-                f"/options/units/{position}",
+                pointer,
             )
 
 

@@ -174,6 +174,17 @@ def test_static_units_that_cannot_be_frozen_are_an_error_not_a_no_op(units: list
     freezer.close()
 
 
+@pytest.mark.parametrize(
+    "changes", [{"options": {"first": 11}}, {"pin": ("layer1.0.conv1",)}, {"max_frozen_ratio": 0.1}]
+)
+def test_a_count_of_static_units_that_cannot_be_frozen_is_an_error_too(changes: dict[str, Any]) -> None:
+    freezer, _ = build(ResNet(), None, config=settings(**{"policy": "static", "options": {"first": 2}} | changes))
+    with pytest.raises(ConfigError) as caught:
+        freezer.prepare(images())
+    assert caught.value.pointer == "/options/first"
+    freezer.close()
+
+
 def test_the_three_lines_with_the_policy_named() -> None:
     model = ResNet()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
