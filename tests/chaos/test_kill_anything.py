@@ -109,7 +109,7 @@ def test_kill_9_of_one_process(scene: Scene, victim: str) -> None:
     child, guardian, torchrun = (pid for pid in scene.worker.tree() if pid not in ranks.values())
     named = {"pool child": child, "guardian": guardian, "torchrun": torchrun} | ranks
     os.kill(named[victim], signal.SIGKILL)
-    until(lambda: not any(proctree.alive(pid) for pid in ranks.values()), 10)
+    until(lambda: not any(proctree.alive(pid) for pid in ranks.values()), 30)
     until(scene.finished, 90, lambda: scene.worker.output)
     scene.check(attempts=2)
 

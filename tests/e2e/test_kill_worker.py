@@ -74,7 +74,7 @@ def test_a_training_job_survives_kill_9_of_its_worker(
     tree = workers[0].tree()
     assert store.get(job_id).status == "running", ranks_log()
     workers[0].kill()
-    until(lambda: not any(proctree.alive(pid) for pid in tree), 5)
+    until(lambda: not any(proctree.alive(pid) for pid in tree), 20)
     saved = max(steps("checkpoint.saved"))
 
     workers.append(WorkerProcess(settings, "real-two", tmp_path / "two.log"))
