@@ -10,8 +10,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -19,20 +17,19 @@ from torch import nn
 from torch.optim import Optimizer
 
 from freezer import policies
-from freezer.apply import Applier
 from freezer.config import FreezeConfig
-from freezer.cost import Costs, StepFlops, leading, step_flops
+from freezer.cost import Costs
 from freezer.decisions import Decisions
 from freezer.errors import FreezerError, UnitError
 from freezer.events import FreezeEvent
 from freezer.parallel import ParallelStrategy, Stopwatch, detect, refuse_unsupported
 from freezer.plan import FreezePlan
-from freezer.planner import PlannerState, check, check_honoured, make_plan, resolve_pins
+from freezer.planner import PlannerState, check, check_honoured, make_plan
 from freezer.policies.base import Policy, PolicyContext
-from freezer.proxy import ModelProxy, batch_size
+from freezer.prepared import Prepared
+from freezer.proxy import ModelProxy
 from freezer.report import unit_rows
-from freezer.trajectory import Sampler
-from freezer.units import Survey, Unit, survey
+from freezer.units import Unit
 from freezer.windows import MemoryWindows, WindowStore, dump, restore
 
 
@@ -84,7 +81,7 @@ class Freezer:
         self._bare = model
         self._step = 0
         self._planner = PlannerState()
-        self._survey: Survey | None = None
+        self._found: Prepared | None = None
         self._passes = 0.0
         group = optimizer.param_groups[0]
         self._initial_rate = float(group.get("initial_lr", group["lr"]))
@@ -95,7 +92,7 @@ class Freezer:
     @property
     def units(self) -> list[Unit]:
         """Units in execution order; known after :meth:`prepare` or the first training pass."""
-        return self._prepared().units
+        return self._prepared.units
 
     @property
     def steps(self) -> int:
@@ -107,21 +104,12 @@ class Freezer:
 
         The first training pass does it by itself. All ranks must do it alike.
         """
-        if self._survey is not None:
+        if self._found is not None:
             return
         with Stopwatch() as watch:
-            found = survey(self._bare, args, kwargs, self.config.unit)
-            self._survey = found
-            self._reference = batch_size(args, kwargs)
-            self._pinned = resolve_pins(self.config.pin, found.units)
-            self._sampler = Sampler(found.units, self._bare, self.config.samples, self.config.seed)
-            self._applier = Applier(self._bare, found.units, self.optimizer)
-            self._full_bytes = self._applier.gradient_bytes()
-            self._full = step_flops(found)
-            check(self.plan, found.units, self._pinned)
-            identity = [[u.name, *u.params] for u in found.units]
-            names = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
-            self.parallel.same("units, step or plan", [names, self._step, self.plan.digest])
+            found = self._found = Prepared(self._bare, self.optimizer, self.config, args, kwargs)
+            check(self.plan, found.units, found.pinned)
+            self.parallel.same("units, step or plan", [found.digest, self._step, self.plan.digest])
             self._enact(first=True)
         self.costs.spend("prepare", watch.seconds)
         if not self._restored:
@@ -131,16 +119,17 @@ class Freezer:
                 self._conclude(0)
                 check_honoured(self.config.options, self.plan, found.units)
 
-    def _prepared(self) -> Survey:
-        if self._survey is None:
+    @property
+    def _prepared(self) -> Prepared:
+        if self._found is None:
             raise UnitError(
                 "the freezer has seen no training pass yet: call freezer.model(...) or freezer.prepare(...)"
             )
-        return self._survey
+        return self._found
 
     def _before_training(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.prepare(*args, **kwargs)
-        self._passes += batch_size(args, kwargs) / self._reference
+        self._passes += self._prepared.passes(args, kwargs)
 
     # -- one step ----------------------------------------------------------------------------------------------------
 
@@ -155,12 +144,12 @@ class Freezer:
             PlanError, ConfigError: the policy's verdict must not be applied.
             VerificationError: the model is not in the state that the plan demands.
         """
-        self._prepared()
+        found = self._prepared
         self._step += 1
-        self.costs.add_passes(self._passes, self.parallel.world_size, self._now, self._full, self._prefix)
-        self.costs.add_reduced(*self.parallel.reduced(), self._full_bytes)
+        self.costs.add_passes(self._passes, self.parallel.world_size, found.now, found.full, found.prefix)
+        self.costs.add_reduced(*self.parallel.reduced(), found.full_bytes)
         self._passes = 0.0
-        self._applier.refuse_late_use()
+        found.applier.refuse_late_use()
         event = None
         if self._decides and self.schedule.delay and self.schedule.takes_effect(self._step):
             event = self._conclude(self._step - self.schedule.delay)
@@ -176,21 +165,22 @@ class Freezer:
         if self.parallel.rank != 0:
             return
         with Stopwatch() as watch:
-            active = [u.name for u in self.units if u.used and u.name not in self.plan.frozen]
-            self.windows.append(self._step, self._sampler.sample(active))
+            active = [u.name for u in self._prepared.used if u.name not in self.plan.frozen]
+            self.windows.append(self._step, self._prepared.sampler.sample(active))
         self.costs.spend("snapshot", watch.seconds)
 
     def _begin_stage(self) -> None:
         if self.parallel.rank != 0:
             return
         with Stopwatch() as watch:
+            units = self._prepared.used
             self._decisions.begin(
                 PolicyContext(
                     step=self._step,
                     total_steps=self.schedule.total_steps,
-                    units=tuple(u for u in self.units if u.used),
+                    units=units,
                     frozen=frozenset(self.plan.frozen),
-                    windows={u.name: tuple(self.windows.read(u.name)) for u in self.units if u.used},
+                    windows={u.name: tuple(self.windows.read(u.name)) for u in units},
                     learning_rate=float(self.optimizer.param_groups[0]["lr"]),
                     initial_learning_rate=self._initial_rate,
                     config=self.config,
@@ -200,6 +190,7 @@ class Freezer:
 
     def _conclude(self, stage: int) -> FreezeEvent | None:
         """Rank 0 plans, everybody agrees, everybody applies."""
+        found = self._prepared
         with Stopwatch() as watch:
             message: dict[str, Any] | FreezerError | None = None
             if self.parallel.rank == 0:
@@ -208,10 +199,10 @@ class Freezer:
                         self.plan,
                         self._planner,
                         self._decisions.take(stage),
-                        self.units,
+                        found.units,
                         self.config,
                         step=self._step,
-                        pinned=self._pinned,
+                        pinned=found.pinned,
                     )
                     message = {"plan": plan.to_dict(), "step": self._step, "planner": self._planner.to_dict()}
                 except FreezerError as error:
@@ -221,7 +212,7 @@ class Freezer:
             self._planner = PlannerState.from_dict(agreed["planner"])
             # the plan before it is part of it: two ranks that froze different units must not go on
             self.parallel.same("the plan, or the step", [self._step, self.plan.digest, plan.digest])
-            check(plan, self.units, self._pinned)
+            check(plan, found.units, found.pinned)
         self.costs.spend("agree", watch.seconds)
         before, self.plan = self.plan, plan
         if plan.digest == before.digest:
@@ -240,29 +231,28 @@ class Freezer:
 
     def _enact(self, *, first: bool) -> None:
         """Bring the model to the plan, and the wrapper and the price of a step with it."""
-        found = self._prepared()
+        found = self._prepared
         self.model.use(self._bare)  # the old wrapper's hooks must be gone before the new one's come
-        self._applier.apply(self.plan.frozen)
-        self.model.use(self.parallel.wrap(self._bare, first=first, unused=self._applier.unused))
+        found.applier.apply(self.plan.frozen)
+        self.model.use(self.parallel.wrap(self._bare, first=first, unused=found.applier.unused))
         if first:  # the first wrapping sends rank 0's weights to the others
-            self._applier.remember()
-        self._now: StepFlops = step_flops(found, self.plan.frozen)
-        self._prefix: StepFlops = step_flops(found, leading(found.units, self.plan.frozen))
+            found.applier.remember()
+        found.price(self.plan.frozen)
 
     # -- reports and state -------------------------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
         """The freeze status document's part that the engine knows; JSON values."""
-        found = self._survey
-        filled = {u.name: len(self.windows.read(u.name)) for u in found.units} if found else {}
-        pinned = self._pinned if found else frozenset()
+        units = self._found.units if self._found else []
+        pinned = self._found.pinned if self._found else frozenset()
+        filled = {u.name: len(self.windows.read(u.name)) for u in units}
         return {
             "step": self._step,
             "plan_seq": self.plan.seq,
             "plan_hash": self.plan.digest,
             "policy": self._decisions.policy.name,
             "mode": self.config.mode,
-            "units": unit_rows(found.units if found else [], self.plan, self._planner, self.history, pinned, filled),
+            "units": unit_rows(units, self.plan, self._planner, self.history, pinned, filled),
             "savings": self.costs.savings(),
             "next_stage_at_step": self.schedule.next_stage(self._step) if self._decides else None,
         }
@@ -274,7 +264,7 @@ class Freezer:
             "total_steps": self.schedule.total_steps,
             "ranks": self.parallel.world_size,
             "policy": self._decisions.policy.name,
-            "units": len(self._survey.units) if self._survey else 0,
+            "units": len(self._found.units) if self._found else 0,
             "frozen_units": list(self.plan.frozen),
             "history": list(self.history),
             **self.costs.report(),
@@ -308,9 +298,9 @@ class Freezer:
         self._restored = True
         if self.parallel.rank == 0:
             restore(self.windows, state["windows"])
-        if self._survey is not None:
-            check(self.plan, self.units, self._pinned)
-            self._applier.forget()
+        if self._found is not None:
+            check(self.plan, self._found.units, self._found.pinned)
+            self._found.applier.forget()
             self._enact(first=False)
 
     def close(self) -> None:

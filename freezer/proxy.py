@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -79,7 +79,7 @@ class ModelProxy(nn.Module):
             return getattr(super().__getattr__("module"), name)
 
 
-def batch_size(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+def batch_size(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
     """Values in the first tensor of a call: how two batches are compared in size. At least 1."""
     first = next((a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)), None)
     return max(1, first.numel()) if first is not None else 1

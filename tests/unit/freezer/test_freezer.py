@@ -235,7 +235,7 @@ class TestCosts:
             freezer.model(images(count)).sum().backward()
         optimizer.step()
         freezer.step()
-        assert freezer.costs.flops == pytest.approx(1.5 * freezer._full.total)
+        assert freezer.costs.flops == pytest.approx(1.5 * freezer._prepared.full.total)
 
     def test_report_and_status_are_json_and_name_states(self) -> None:
         freezer, optimizer = build(

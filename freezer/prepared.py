@@ -1,0 +1,69 @@
+"""What the freezer knows once it has seen a batch: the model as units, who samples and applies, what a step costs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from freezer.apply import Applier
+from freezer.config import FreezeConfig
+from freezer.cost import StepFlops, leading, step_flops
+from freezer.planner import resolve_pins
+from freezer.proxy import batch_size
+from freezer.trajectory import Sampler
+from freezer.units import Unit, survey
+
+
+class Prepared:
+    """One model surveyed with one example batch.
+
+    Attributes:
+        units: in execution order.
+        pinned: names of the units that the settings pin.
+        full: FLOPs of one pass over the example with nothing frozen; ``now`` with what is frozen, ``prefix`` with
+            only its contiguous run from the input.
+        full_bytes: gradient bytes of full training at each synchronisation.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        config: FreezeConfig,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+    ) -> None:
+        self._survey = survey(model, args, kwargs, config.unit)
+        self._example_size = batch_size(args, kwargs)
+        self.units: list[Unit] = self._survey.units
+        self.pinned = resolve_pins(config.pin, self.units)
+        self.sampler = Sampler(self.units, model, config.samples, config.seed)
+        self.applier = Applier(model, self.units, optimizer)
+        self.full_bytes = self.applier.gradient_bytes()
+        self.full: StepFlops = step_flops(self._survey)
+        self.now = self.prefix = self.full
+
+    @property
+    def used(self) -> tuple[Unit, ...]:
+        """Units that ran: only these are recorded and judged."""
+        return tuple(unit for unit in self.units if unit.used)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the units and their parameters, in hex: equal on all ranks that hold the same model."""
+        identity = [[unit.name, *unit.params] for unit in self.units]
+        return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+
+    def passes(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> float:
+        """Size of a batch, in examples of the survey."""
+        return batch_size(args, kwargs) / self._example_size
+
+    def price(self, frozen: Collection[str]) -> None:
+        """Set :attr:`now` and :attr:`prefix` for what is frozen from here on."""
+        self.now = step_flops(self._survey, frozen)
+        self.prefix = step_flops(self._survey, leading(self.units, frozen))
