@@ -83,6 +83,7 @@ class Runner:
     def work(self) -> int:
         """Run jobs until none is left that fits; returns how many were run. Raises StoreUnavailable while idle."""
         done = 0
+        self._recover()
         while not self._board.draining:
             claimed = self._claim()
             if claimed is None:
@@ -96,6 +97,14 @@ class Runner:
                 self._board.job_id = None
             done += 1
         return done
+
+    def _recover(self) -> None:
+        """Give back what this worker holds without running it, in place of letting the lease run out: the job of a
+        pool child that was killed, or a claim whose answer was lost."""
+        for record in self._store.active():
+            if record.owner == self._worker.id:
+                logger.warning("job %s: held but not run; giving it back", record.id)
+                self._write_down(record, Outcome("lose", f"worker {record.owner} lost the attempt"), None)
 
     def _claim(self) -> tuple[JobRecord, Lease] | None:
         queued = list(self._store.queued(QUEUE_LOOK))

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,8 @@ class Bench:
         self.settings, self.store, self.board = settings, MemoryJobStore(), Board()
         self.pool = DevicePool(settings.home, [], 2)
         self.environ = dict(os.environ) | {"PYTHONPATH": str(SUPPORT)}
-        worker = describe(self.pool)
-        self.runner = Runner(self.store, worker, self.pool, settings, board=self.board, environ=self.environ)
+        self.worker = describe(self.pool)
+        self.runner = Runner(self.store, self.worker, self.pool, settings, board=self.board, environ=self.environ)
         self._thread: threading.Thread | None = None
 
     def submit(self, job: JobSpec) -> str:
@@ -162,6 +163,17 @@ def test_only_transient_failures_are_retried(reason: Any, first: tuple[str, str]
         record = apply(claimed.record, 2.0, claimed.record.fence, outcome, 1).record
         assert (record.status, record.status_reason) == expected
         assert "it says so" in (record.status_message or "")
+
+
+def test_what_the_worker_holds_but_does_not_run_is_given_back_at_once(bench: Bench) -> None:
+    mine, other = bench.submit(spec(max_attempts=1)), bench.submit(spec())
+    for job, owner in ((mine, bench.worker.id), (other, "another")):
+        bench.store.update(job, partial(state.claim, owner=owner, lease_seconds=600.0))
+    assert bench.runner.work() == 0
+    record = bench.store.get(mine)
+    assert (record.status, record.status_reason) == ("failed", "retries_exhausted")
+    assert f"worker {bench.worker.id} lost the attempt" in (record.status_message or "")
+    assert bench.store.get(other).status == "starting"
 
 
 def test_the_lease_is_renewed_and_cancel_stops_the_ranks_at_a_step(bench: Bench) -> None:
