@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import threading
 from typing import Any
@@ -135,6 +136,33 @@ def test_resume_is_bit_identical(when: str) -> None:
     assert two.costs.flops == whole.costs.flops
     for freezer in (whole, one, two):
         freezer.close()
+
+
+def test_a_resume_before_between_and_after_every_stage_and_event_is_bit_identical() -> None:
+    script = {4: ["conv"], 8: ["layer1.0.conv1"], 10: ["layer1.0.conv2"]}
+    events, last = [7, 11, 13], 15
+    torch.manual_seed(0)
+    model = ResNet()
+    whole, optimizer = build(model, Scripted(script), last, changes={"decision_delay": 3})
+    saved = []
+    for step in range(last):
+        train(whole, optimizer, range(step, step + 1))
+        parts = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "freezer": whole.state_dict()}
+        saved.append(copy.deepcopy(parts))
+    assert [entry["step"] for entry in whole.history] == events
+    for done in range(3, last):
+        state = copy.deepcopy(saved[done - 1])
+        again = ResNet()
+        freezer, optimizer = build(again, Scripted(script), last, changes={"decision_delay": 3})
+        again.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        freezer.load_state_dict(state["freezer"])
+        train(freezer, optimizer, range(done, last))
+        for name, value in model.state_dict().items():
+            assert torch.equal(value, again.state_dict()[name]), f"{name}, resumed after step {done}"
+        assert freezer.history == whole.history
+        freezer.close()
+    whole.close()
 
 
 def test_state_of_another_policy_is_refused() -> None:
