@@ -52,7 +52,9 @@ class WindowOps:
         return {unit: decode(data).step for unit, data in zip(units, replies, strict=True) if data is not None}
 
     def read(self, unit: str) -> Op[list[Snapshot]]:
-        return [decode(data) for data in reversed((yield Call(("LRANGE", self._key(unit), 0, -1))))]
+        """Oldest first. A write whose reply was lost is sent again: of two snapshots of one step the newest counts."""
+        snapshots = map(decode, reversed((yield Call(("LRANGE", self._key(unit), 0, -1)))))
+        return list({snapshot.step: snapshot for snapshot in snapshots}.values())
 
     def units(self) -> Op[list[str]]:
         return sorted(name.decode() for name in (yield Call(("SMEMBERS", self._set))))

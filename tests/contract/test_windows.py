@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
-from freezer.windows import MemoryWindows, Snapshot, WindowStore
+from freezer.windows import MemoryWindows, Snapshot, WindowStore, encode
 from tests.conftest import StoreUrl
 from workers.jobs.errors import StoreUnavailable
 from workers.window_store import AsyncWindowReader, RedisWindows, WriteBehindWindows
@@ -89,6 +89,16 @@ def test_capacity_must_be_positive(store_url: StoreUrl) -> None:
     for make in (MemoryWindows, lambda capacity: RedisWindows(*store_url, "j", capacity, 1.0)):
         with pytest.raises(ValueError, match="capacity"):
             make(0)
+
+
+def test_a_write_that_was_sent_twice_is_read_once(store_url: StoreUrl) -> None:
+    windows = RedisWindows(*store_url, "job_1", 3, 60.0)
+    again = windows._ops.append
+    windows.append(1, {"a": values(1.0)})
+    windows._driver.run(again({"a": encode(Snapshot(1, values(1.0)))}, (), 3, 60.0))
+    windows.append(2, {"a": values(2.0)})
+    assert windows.read("a") == [Snapshot(1, values(1.0)), Snapshot(2, values(2.0))]
+    windows.close()
 
 
 def test_a_second_writer_goes_on_where_the_first_ended(store_url: StoreUrl) -> None:
