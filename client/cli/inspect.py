@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from client.cli.context import Format, JobId, Output, Quiet, fail, state
-from client.cli.output import age, byte_size, console, emit
+from client.cli.output import age, byte_size, emit, measure
 from client.flows import Json
 
 artifacts = typer.Typer(no_args_is_help=True, help="What a job made: model, report, ...")
@@ -30,10 +30,15 @@ def freeze(ctx: typer.Context, job_id: JobId, output: Output = Format.table, qui
         rows=(_unit_row(unit) for unit in units),
     )
     if output is Format.table and not quiet:
-        for kind, values in (status.get("savings") or {}).items():
-            words = ", ".join(f"{name} {value:.4g}" for name, value in values.items() if isinstance(value, int | float))
-            if words:
-                console().print(f"saved ({kind}): {words}", highlight=False)
+        costs = [
+            (name.replace("_", " "), measure(name, value), kind)
+            for kind, values in (status.get("savings") or {}).items()
+            for name, value in values.items()
+            if isinstance(value, int | float)
+        ]
+        if costs:
+            typer.echo()
+            emit(status, output=output, columns=("FIGURE", "VALUE", "SOURCE"), rows=costs)
 
 
 def _unit_row(unit: Json) -> tuple[object, ...]:

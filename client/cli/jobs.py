@@ -10,7 +10,7 @@ import typer
 from client.cli.context import BY_STATUS, CANCELLED, FAILED, TIMEOUT, USAGE, Format, JobId, Output, Quiet, fail, state
 from client.cli.follow import come_back, end_code, follow_to_end
 from client.cli.lines import progress_words, status_line
-from client.cli.output import age, duration, emit, emit_pairs
+from client.cli.output import age, duration, emit, emit_pairs, measure
 from client.cli.specfile import SpecFileError, load_spec
 from client.errors import WaitTimeout
 from client.flows import Json
@@ -127,7 +127,8 @@ def _row(job: Json) -> tuple[object, ...]:
     progress = job.get("progress") or {}
     steps = f"{progress['step']}/{progress['total_steps']}" if progress.get("total_steps") else ""
     frozen = f"{progress['frozen_units']}/{progress['units']}" if progress.get("units") else ""
-    return job["id"], job["name"], job["status"], steps, frozen, age(job["created_at"])
+    failed = f"failed ({job['status_reason']})" if job["status"] == "failed" and job.get("status_reason") else None
+    return job["id"], job["name"], failed or job["status"], steps, frozen, age(job["created_at"])
 
 
 def _pairs(job: Json) -> list[tuple[str, object]]:
@@ -137,16 +138,18 @@ def _pairs(job: Json) -> list[tuple[str, object]]:
         ("id", job["id"]),
         ("name", job.get("name")),
         ("status", status_line(job)),
-        ("progress", None if job["status"] in TERMINAL else progress_words(job) or None),
-        ("attempt", f"{job.get('attempt')} of {job.get('max_attempts')}"),
+        ("progress", None if job["status"] in TERMINAL | {"queued"} else progress_words(job) or None),
+        ("attempt", f"{job['attempt']} of {job.get('max_attempts')}" if job.get("attempt") else None),
         ("model", (spec.get("model") or {}).get("name")),
         ("data", (spec.get("data") or {}).get("name")),
         ("policy", (spec.get("freeze") or {}).get("policy")),
         ("worker", job.get("worker_id")),
         ("created", job.get("created_at")),
         ("ended", job.get("ended_at")),
-        ("running", duration(durations.get("running_seconds")) or None),
+        ("running", duration(durations.get("running_seconds")) if job.get("attempt") else None),
     ]
     return pairs + [
-        (name, value) for name, value in (job.get("summary") or {}).items() if not isinstance(value, dict | list)
+        (name, measure(name, value))
+        for name, value in (job.get("summary") or {}).items()
+        if not isinstance(value, dict | list)
     ]

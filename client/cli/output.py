@@ -36,16 +36,17 @@ def emit(
     rows: Iterable[Sequence[object]] = (),
     title: str | None = None,
 ) -> None:
-    """Print a document in the form asked for."""
+    """Print a document in the form asked for. Columns whose names are all empty have no head."""
     if quiet:
         for one in ids:
             typer.echo(one)
     elif output is Format.json:
         emit_json(document)
     else:
-        table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+        style: dict[str, Any] = {"box": None, "pad_edge": False, "header_style": "bold", "title_justify": "left"}
+        table = Table(title=title, show_header=any(columns), **style)
         for column in columns:
-            table.add_column(column, overflow="fold")
+            table.add_column(column, overflow="fold", no_wrap=column == "ID")  # an id in one piece can be copied
         for row in rows:
             table.add_row(*(cell(value) for value in row))
         console().print(table)
@@ -63,6 +64,17 @@ def cell(value: object) -> str:
         return ""
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
     return text.replace("[", "\\[")
+
+
+def measure(name: str, value: object) -> object:
+    """A figure with the unit that its name tells: ``*_seconds``, ``*_bytes*``, ``*_ratio``; else as it is."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    if name.endswith("_seconds"):
+        return f"{value:.2f} s" if value < 60 else duration(value)
+    if "_ratio" in name:
+        return f"{value:.1%}"
+    return byte_size(value) if "_bytes" in name else value
 
 
 def duration(seconds: float | None) -> str:

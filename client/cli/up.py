@@ -31,10 +31,9 @@ def up(
     supervisor = Supervisor(settings, host, port, workers)
     try:
         supervisor.start()
-        typer.echo(f"smartfrz is up at {supervisor.url} with {workers} worker(s); state in {settings.home}")
-        typer.echo(
-            f"key: {settings.home / 'admin.key'} (the command line finds it by itself). Ctrl-C stops everything."
-        )
+        count = "1 worker" if workers == 1 else f"{workers} workers"
+        typer.echo(f"smartfrz is up at {supervisor.url} with {count}; state in {settings.home}")
+        typer.echo(f"key: {key_place(settings.home)}. Ctrl-C stops everything.")
         while not stop.wait(1.0):
             if supervisor.given_up:
                 raise fail(f"{', '.join(supervisor.given_up)} died too often; see {settings.home / 'logs'}", FAILED)

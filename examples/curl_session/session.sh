@@ -36,11 +36,12 @@ echo "$job"
 echo "== events as they come, until the job ends"
 call --no-buffer -H "Accept: text/event-stream" "$url/v1/jobs/$job/events" | grep --line-buffered '^event:'
 
-echo "== what is frozen, and what that saved"
-call "$url/v1/jobs/$job/freeze" | tr ',' '\n' | grep -E '"(name|state)"' | paste - - | head -n 40
+echo "== what is frozen, and what that saved (estimated)"
+call "$url/v1/jobs/$job/freeze" | tr '{' '\n' | sed -n 's/^"name": *"\([^"]*\)".*"state": *"\([^"]*\)".*/  \2  \1/p'
+call "$url/v1/jobs/$job/freeze" | sed -n 's/.*"estimated": *{\([^}]*\)}.*/\1/p' | tr ',' '\n' | sed 's/^/  /; s/"//g'; echo
 
 echo "== the report"
-call "$url/v1/jobs/$job/artifacts/report.json" | head -n 30
+call "$url/v1/jobs/$job/artifacts/report.json" | sed -n '1,30p'
 
 status=$(call "$url/v1/jobs/$job" | field status)
 echo "== $status"

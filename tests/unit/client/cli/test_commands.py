@@ -70,6 +70,24 @@ def test_ls_and_get_show_a_job(service: Service, smartfrz: Cli, job_id: str) -> 
     assert json.loads(smartfrz("get", job_id, "-o", "json").stdout)["progress"]["step"] == 1
 
 
+def test_a_narrow_table_keeps_ids_whole_and_says_why_a_job_failed(
+    service: Service, smartfrz: Cli, job_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "72")
+    service.start(job_id)
+    service.finish(job_id, "failed", reason="code_error", message="boom")
+    shown = smartfrz("ls").stdout
+    assert job_id in shown
+    assert "code_error" in shown
+    assert max(map(len, shown.splitlines())) <= 72
+
+
+def test_a_waiting_job_shows_no_progress(smartfrz: Cli, job_id: str) -> None:
+    lines = smartfrz("get", job_id).stdout.splitlines()
+    assert lines[0].split() == ["id", job_id], "no empty head"
+    assert not {"progress", "attempt", "running"} & {line.split()[0] for line in lines}
+
+
 def test_an_unknown_job_exits_1_without_a_traceback(smartfrz: Cli) -> None:
     done = smartfrz("get", "job_000")
     assert done.exit_code == 1
@@ -192,7 +210,7 @@ def test_freeze_history_and_metrics(service: Service, smartfrz: Cli, job_id: str
     shown = smartfrz("freeze", job_id).stdout
     assert "1 of 2 units frozen" in shown
     assert "embed[0]" in shown
-    assert "saved (estimated): flops_ratio 0.75" in shown
+    assert shown.splitlines()[-1].split() == ["flops", "ratio", "75.0%", "estimated"]
     assert smartfrz("freeze", job_id, "-q").stdout == "embed[0]\n"
     assert "embed[0]" in smartfrz("history", job_id).stdout
     row = smartfrz("metrics", job_id).stdout.splitlines()[1].split()
