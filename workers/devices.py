@@ -103,16 +103,27 @@ class DevicePool:
         if device == "cpu":
             return lease if count <= self.max_processes else None
         self._folder.mkdir(parents=True, exist_ok=True)
-        for gpu in self._gpus:
-            fd = os.open(self._folder / f"{gpu.uuid}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(fd)
-                continue
-            lease.fds.append(fd)
-            lease.uuids.append(gpu.uuid)
-            if len(lease.fds) == count:
-                return lease
+        try:
+            for gpu in self._gpus:
+                if len(lease.fds) < count and (fd := self._try(gpu)) is not None:
+                    lease.fds.append(fd)
+                    lease.uuids.append(gpu.uuid)
+        except BaseException:
+            lease.release()
+            raise
+        if len(lease.fds) == count:
+            return lease
         lease.release()
         return None
+
+    def _try(self, gpu: Gpu) -> int | None:
+        """The device's flock as a file descriptor, or ``None`` when another holds it."""
+        fd = os.open(self._folder / f"{gpu.uuid}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(fd)
+            if isinstance(error, BlockingIOError):
+                return None
+            raise
+        return fd

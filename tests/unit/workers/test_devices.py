@@ -70,3 +70,13 @@ def test_cpu_ranks_are_counted_and_see_no_gpu(tmp_path: Path) -> None:
     assert lease is not None
     assert lease.environment == {"CUDA_VISIBLE_DEVICES": ""}
     assert DevicePool(tmp_path, [Gpu(3, "GPU-a")], 2).names == ["cuda:3"]
+
+
+def test_a_failure_in_between_gives_back_what_was_taken(tmp_path: Path) -> None:
+    first, second = Gpu(0, "GPU-0"), Gpu(1, "GPU-1")
+    (tmp_path / "devices" / "GPU-1.lock").mkdir(parents=True)
+    with pytest.raises(IsADirectoryError):
+        DevicePool(tmp_path, [first, second], 1).acquire("cuda", 2)
+    lease = DevicePool(tmp_path, [first], 1).acquire("cuda", 1)
+    assert lease is not None
+    lease.release()
