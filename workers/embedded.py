@@ -190,9 +190,13 @@ class EmbeddedServer:
         deadline = time.monotonic() + START_SECONDS
         with redis.Redis.from_url(self.url, socket_timeout=2.0, retry=Retry(NoBackoff(), 0)) as client:
             while self._process.poll() is None and time.monotonic() < deadline:
-                with contextlib.suppress(redis.ConnectionError, redis.TimeoutError):
+                try:
                     client.ping()
                     return
+                except redis.BusyLoadingError:  # it answers: the time runs from the end of reading its data
+                    deadline = time.monotonic() + START_SECONDS
+                except (redis.ConnectionError, redis.TimeoutError):
+                    pass
                 time.sleep(0.01)
         raise EmbeddedError(f"the embedded server did not come up; the end of {self.log}:\n{last_lines(self.log)}")
 
