@@ -40,7 +40,7 @@ async def test_news_end_the_wait(store: AsyncJobStore) -> None:
     waiting = asyncio.create_task(store.wait_events({job.id: last, "job_none": "0"}, 4000))
     await asyncio.sleep(0)
     written = await store.append_event(job.id, Event(type="log", at=1.0, data={"n": 1}))
-    found = await asyncio.wait_for(waiting, 3)
+    found = await asyncio.wait_for(waiting, 3.9)
     assert found == {job.id: [Event(id=written, type="log", at=1.0, data={"n": 1})]}
 
 
@@ -51,7 +51,7 @@ async def test_nothing_new_ends_after_the_time(store: AsyncJobStore) -> None:
     assert await store.wait_events({job.id: last}, 50) == {}
     assert await store.wait_events({job.id: last}, 0) == {}
     assert await store.wait_events({}, 50) == {}
-    assert 0.09 < time.monotonic() - start < 3
+    assert 0.09 < time.monotonic() - start < 4  # far below the client's own limit on a reply
 
 
 async def test_a_cancelled_wait_leaves_the_store_usable(store: AsyncJobStore, store_url: StoreUrl) -> None:

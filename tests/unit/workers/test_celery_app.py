@@ -73,7 +73,7 @@ def test_a_wake_up_that_cannot_be_sent_is_only_logged(caplog: pytest.LogCaptureF
     app = make_celery(Settings(redis_url="redis://:pw@127.0.0.1:1/0"))
     began = time.monotonic()
     CeleryWakeUp(app).wake()
-    assert time.monotonic() - began < 3.0, "nobody's request waits for a broker that is away"
+    assert time.monotonic() - began < 5.0, "nobody's request waits for a broker that is away"
     assert "wake-up not sent" in caplog.text
     assert ":pw@" not in caplog.text
 
