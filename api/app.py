@@ -9,7 +9,6 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
-from workers.jobs.catalog import validate
 
 from api import errors
 from api.auth import Keys, load_keys
@@ -20,6 +19,7 @@ from api.routes import artifacts, catalog, docs, events, freeze, health, jobs, l
 from api.service import Jobs
 from api.settings import ApiSettings
 from api.telemetry import Telemetry
+from workers.jobs.catalog import validate
 from workers.jobs.ports import AsyncJobStore, WakeUp
 
 Background = Callable[[threading.Event], None]

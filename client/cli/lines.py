@@ -6,6 +6,7 @@ from datetime import datetime
 
 from client.flows import Json
 from client.sse import Event
+from workers.jobs.record import TERMINAL
 
 
 def event_line(event: Event) -> str:
@@ -54,15 +55,19 @@ def status_line(job: Json) -> str:
 
 
 def progress_words(job: Json) -> str:
-    """``step 40/114, loss 1.2345, 3/14 frozen, eta 1:20``; empty before training."""
+    """``step 40/114, loss 1.2345, 3/14 frozen, eta 1:20``, led by the phase where the status does not tell it."""
     progress = job.get("progress") or {}
+    phase = progress.get("phase") or ""
+    status = job.get("status")
+    told = status in TERMINAL or phase in ("training", status)
     if not progress.get("total_steps"):
-        return str(progress.get("phase") or "")
-    text = f"{progress.get('phase', '')}: step {progress['step']}/{progress['total_steps']}"
+        return "" if told else str(phase)
+    text = "" if told else f"{phase}: "
+    text += f"step {progress['step']}/{progress['total_steps']}"
     if _number(progress.get("loss")):
         text += f", loss {progress['loss']:.4f}"
     if progress.get("units"):
-        text += f", {progress['frozen_units']}/{progress['units']} units frozen"
+        text += f", {progress['frozen_units']}/{progress['units']} frozen"
     if _number(progress.get("eta_seconds")):
         minutes, seconds = divmod(round(progress["eta_seconds"]), 60)
         text += f", eta {minutes}:{seconds:02}"

@@ -9,6 +9,7 @@ from typing import Self
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 from client.cli.lines import event_line, frozen_words, progress_words, status_line
 from client.flows import Json
@@ -26,12 +27,13 @@ class JobProgress:
         self._status, self._said_at = "", 0.0
         self._bar = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=None, table_column=Column(min_width=8, ratio=1)),
             TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.fields[words]}"),
-            TimeElapsedColumn(),
+            TextColumn("{task.fields[words]}", table_column=Column(no_wrap=True)),
+            TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
             console=console,
             disable=not self._live,
+            expand=True,
         )
         self._task = self._bar.add_task("waiting", total=1.0, words="")
 

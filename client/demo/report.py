@@ -17,7 +17,7 @@ from client.flows import Json
 FULL_TRAINING = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "demo_full_training.json"
 NOT_MEASURED = "not measured on this checkout"
 NOT_REPORTED = "not reported"
-NOT_COMPARABLE = "not comparable: this is the short form"
+NOT_COMPARABLE = "not comparable (short form)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +41,10 @@ def load_full_training(path: Path = FULL_TRAINING) -> Json | None:
 def rows(report: Json, full: Json | None, *, short: bool) -> list[Row]:
     """The table's lines from the job's report.json and the committed benchmark."""
     samples = report.get("test_samples")
-    split = f"{samples:,} test texts" if isinstance(samples, int) else "test split"
-    whole = "first part of the test split" if short else "whole test split"
+    count = f"{samples:,}" if isinstance(samples, int) else "?"
     return [
         Row(
-            f"accuracy ({whole}, {split})",
+            f"test accuracy ({'first' if short else 'all'} {count})",
             _tag(_number(report.get("accuracy"), ".4f"), "measured"),
             _committed(full, "accuracy", ".4f", short),
         ),
@@ -54,7 +53,7 @@ def rows(report: Json, full: Json | None, *, short: bool) -> list[Row]:
             _tag(duration(report.get("wall_seconds")), "measured"),
             _committed(full, "wall_seconds", "time", short),
         ),
-        Row("FLOPs of training", *_pair(report.get("flops"), lambda value: f"{value:.3e}")),
+        Row("FLOPs of training", *_pair(report.get("flops"), lambda value: f"{value:.2e}")),
         Row("all-reduce bytes a rank", *_pair(report.get("allreduce_bytes"), byte_size)),
         Row(
             "layers frozen at the end",

@@ -107,7 +107,7 @@ def run_demo(*, spec: dict[str, Any], out: Path, packages_dir: Path, short: bool
         show(rows(job_report, full, short=short), console)
     else:
         console.print(escape(f"the job {job['status']}: {job.get('status_message') or ''}"), style="red")
-    console.print(escape(f"report: {out / 'report.json'}; model: {model}"), highlight=False, soft_wrap=True)
+    console.print(escape(f"report: {out / 'report.json'}; model: {model or 'none'}"), highlight=False, soft_wrap=True)
     return report
 
 

@@ -47,7 +47,7 @@ def test_a_pipe_gets_one_line_for_each_thing_that_happened() -> None:
     assert _screen(terminal=False).splitlines() == [
         "job_1 queued",
         "job_1 running",
-        "  training: step 5/10, loss 1.2500, 1/4 units frozen, eta 1:05",
+        "  step 5/10, loss 1.2500, 1/4 frozen, eta 1:05",
         "  frozen  layer[0].w (1 of 4) at step 30, probability 0.90",
         "job_1 succeeded",
     ]
@@ -68,6 +68,9 @@ def test_lines_say_what_matters() -> None:
     assert event_line(recovered) == "job.recovered      queued: worker_lost: silent"
     assert status_line({"status": "queued", "queue": {"reason": "no_worker_fits"}}) == "queued: no_worker_fits"
     assert progress_words({"progress": None}) == ""
+    done = {"phase": "saving", "step": 10, "total_steps": 10}
+    assert progress_words({"status": "running", "progress": done}) == "saving: step 10/10"
+    assert progress_words({"status": "succeeded", "progress": done}) == "step 10/10"
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(5, "0:05"), (59.6, "1:00"), (3725, "1:02:05"), (None, "")])
