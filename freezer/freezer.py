@@ -239,6 +239,15 @@ class Freezer:
             found.applier.remember()
         found.price(self.plan.frozen)
 
+    def rewrap(self) -> None:
+        """Wrap anew, as a resume does; on all ranks, between two steps, when a checkpoint is made.
+
+        DDP orders its buckets by the first backward pass that it sees, and with three or more ranks the order of the
+        sums depends on it: without this, a run that goes on would differ in rounding from one that is resumed.
+        """
+        if self._found is not None and self.parallel.world_size > 2:
+            self._enact(first=False)
+
     # -- reports and state -------------------------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:

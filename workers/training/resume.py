@@ -41,6 +41,7 @@ class Position:
 def save(run: Run, position: Position) -> Path | None:
     """Write a checkpoint; called by all ranks after the same step. Returns its path on rank 0."""
     run.ranks.same_buffers(run.model)
+    run.freezer.rewrap()
     freezer = run.freezer.state_dict()  # on every rank: it may talk to the others
     rng = run.ranks.gather(checkpoint.rng_state(run.ranks.device))
     if rng is None:
