@@ -46,7 +46,11 @@ def finish(run: Run, trained: Trained, teller: Teller, *, began: float) -> Resul
 
 
 def report(run: Run, trained: Trained, score: Score, *, wall_seconds: float) -> dict[str, Any]:
-    """Everything that was measured; ratios are this run over full training of the same length, null where undefined."""
+    """Everything that was measured; ratios are this run over full training of the same length, null where undefined.
+
+    After a resume, ``wall_seconds`` is of the last attempt alone. The other figures are of the steps that led here,
+    each counted once, whichever attempt did it; the freezer's overhead holds the preparation of each attempt.
+    """
     position, freeze = trained.position, run.freezer.report()
     savings = freeze["savings"]
     measured, estimated = savings["measured"], savings["estimated"]

@@ -11,7 +11,7 @@ from types import TracebackType
 import torch
 import torch.distributed as dist
 
-from freezer.errors import ConfigError
+from freezer.errors import ConfigError, PredictorError
 from workers.jobs.record import Reason
 from workers.training.errors import TrainingError
 
@@ -58,6 +58,8 @@ def judge(error: BaseException, *, code_dir: Path | None = None) -> Verdict:
         return Verdict(error.reason, str(error))
     if isinstance(error, ConfigError):
         return Verdict("config_invalid", f"/freeze{error.pointer}: {error}")
+    if isinstance(error, PredictorError):
+        return Verdict("config_invalid", f"the predictor's weights cannot be used: {error}")
     if isinstance(error, torch.OutOfMemoryError):
         text = "the GPU ran out of memory: lower training.batch_size (and raise gradient_accumulation), or use bf16"
         return Verdict("gpu_oom", f"{text} ({_first_line(error)})")

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from freezer.errors import ConfigError
+from freezer.errors import ConfigError, PredictorError
 from workers.training.errors import ConfigInvalid, DatasetInvalid
 from workers.training.outcome import PeerLost, is_peer_lost, judge
 
@@ -21,6 +21,7 @@ GLOO_TIMEOUT = "[../third_party/gloo/gloo/transport/tcp/unbound_buffer.cc:78] Ti
         (ConfigInvalid("10 classes, not 20"), "config_invalid", "10 classes"),
         (DatasetInvalid("smartfrz data fetch mnist5k"), "dataset_invalid", "data fetch"),
         (ConfigError("window too long", "/window"), "config_invalid", "/freeze/window: window too long"),
+        (PredictorError("no safetensors file"), "config_invalid", "weights cannot be used: no safetensors"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried"), "gpu_oom", "batch_size"),
         (MemoryError(), "host_oom", "batch_size"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "host_oom", "memory"),
