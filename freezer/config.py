@@ -98,7 +98,7 @@ class FreezeConfig:
             first < total_steps or not reads,
             "/window",
             f"a window of {self.window} snapshots, one every {snapshot_every} steps, needs {first + 1} steps, but "
-            f"the run has {total_steps}: use {' or '.join([*ways, 'more epochs'])}",
+            f"the run has {total_steps}: use {', or '.join([*ways, 'a longer run'])}",
         )
         decide_every = self.decide_every or max(1, (total_steps - first) // 12)
         last = (total_steps - 1) // decide_every * decide_every

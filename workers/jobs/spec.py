@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
 
 from freezer.config import FreezeConfig
 
@@ -17,22 +17,37 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ModelSpec(Strict):
+class Source(Strict):
+    """Where a model or data come from: a registry name, or ``code`` with ``entry``."""
+
+    name: str
+    entry: str | None = Field(
+        None, validate_default=True, description="file.py:function under the operator's code directory (name: code)."
+    )
+
+    @field_validator("entry")
+    @classmethod
+    def _only_with_code(cls, value: str | None, info: ValidationInfo) -> str | None:
+        name = info.data.get("name")
+        if name is not None and (name == "code") != (value is not None):
+            raise ValueError("name 'code' needs an entry, file.py:function, and no other name takes one")
+        return value
+
+
+class ModelSpec(Source):
     """Which model: a registry name, or ``name: code`` with ``entry``, or ``name: transformers`` with ``path``."""
 
     name: str = Field(description="A name from /v1/models.", examples=["minilm-l6", "resnet-small", "code"])
     path: str | None = Field(None, description="Weights folder or hub name (name: transformers).")
-    entry: str | None = Field(None, description="file.py:function under the operator's code directory (name: code).")
     pretrained: bool = Field(True, description="Start from pretrained weights where the model has any.")
     options: dict[str, Any] = Field(default_factory=dict, description="Options of the model; see its JSON Schema.")
 
 
-class DataSpec(Strict):
+class DataSpec(Source):
     """Which data: a registry name, or ``folder``/``csv`` with ``path``, or ``code`` with ``entry``."""
 
     name: str = Field(description="A name from /v1/datasets.", examples=["20newsgroups", "mnist5k"])
     path: str | None = Field(None, description="Folder or file under the operator's data directory (folder, csv).")
-    entry: str | None = Field(None, description="file.py:function under the operator's code directory (name: code).")
     train_size: int | None = Field(None, ge=1, description="Use a fixed, class-balanced subset of this many samples.")
     test_size: int | None = Field(None, ge=1, description="Evaluate on so many test samples, chosen once; all if null.")
     validation_ratio: float = Field(0.0, ge=0.0, lt=1.0, description="Share of training data held out for early stop.")
@@ -104,13 +119,6 @@ class JobSpec(Strict):
             if len(key) > 64 or len(text) > 512:
                 raise ValueError("metadata keys have at most 64 characters, values at most 512")
         return value
-
-    @model_validator(mode="after")
-    def _entries(self) -> Self:
-        for part, value in (("model", self.model), ("data", self.data)):
-            if (value.name == "code") != (value.entry is not None):
-                raise ValueError(f"{part}.entry goes with {part}.name 'code', and only with it")
-        return self
 
     def freeze_config(self) -> FreezeConfig:
         """The freeze section, validated.

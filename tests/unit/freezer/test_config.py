@@ -59,7 +59,7 @@ def test_a_window_that_never_fills_says_what_to_change() -> None:
 
 @pytest.mark.parametrize(("total", "every", "most"), [(20, 1, 20), (17, 4, 5), (16, 4, 4), (5, 4, 2)])
 def test_the_window_that_is_suggested_is_the_largest_that_works(total: int, every: int, most: int) -> None:
-    with pytest.raises(ConfigError, match=rf"a window of at most {most} or ") as caught:
+    with pytest.raises(ConfigError, match=rf"a window of at most {most}, or ") as caught:
         FreezeConfig(window=30, snapshot_every=every).schedule(total)
     assert caught.value.pointer == "/window"
     assert FreezeConfig(window=most, snapshot_every=every).schedule(total).window == most
@@ -68,9 +68,9 @@ def test_the_window_that_is_suggested_is_the_largest_that_works(total: int, ever
 
 
 def test_no_window_is_suggested_where_none_would_do() -> None:
-    with pytest.raises(ConfigError, match=r"the run has 10: use a smaller snapshot_every or more epochs"):
+    with pytest.raises(ConfigError, match=r"the run has 10: use a smaller snapshot_every, or a longer run"):
         FreezeConfig(window=30, snapshot_every=10).schedule(10)
-    with pytest.raises(ConfigError, match=r"the run has 20: use more epochs"):  # it reads exactly 30
+    with pytest.raises(ConfigError, match=r"the run has 20: use a longer run"):  # it reads exactly 30
         FreezeConfig(policy="smartfrz-paper").schedule(20)
 
 

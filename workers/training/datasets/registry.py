@@ -71,6 +71,7 @@ def _tokenizer(spec: DataSpec, settings: Settings, model: ModelSpec | None) -> T
 def assemble(raw: Raw, spec: DataSpec, options: BaseModel, tokenizer: Callable[[], Tokenize]) -> DataBundle:
     """Choose the samples of every split and bring them into their final form."""
     train, test = _test_split(raw)
+    _same_classes(train, test, raw.class_names)
     scale = _scale(raw, train)
     seed = int(getattr(options, "subset_seed", 0))
     if spec.train_size is not None:
@@ -105,6 +106,21 @@ def _test_split(raw: Raw) -> tuple[RawSplit, RawSplit]:
     if len(kept) == 0 or len(held) == 0:
         raise DatasetInvalid("too few samples for a training and a test split: give at least two of a class")
     return raw.train.take(kept), raw.train.take(held)
+
+
+def _same_classes(train: RawSplit, test: RawSplit, names: tuple[str, ...]) -> None:
+    """A class that is only in the test split can never be learned: the splits do not belong together.
+
+    Raises:
+        DatasetInvalid: names such classes.
+    """
+    unseen = sorted(set(test.labels.tolist()) - set(train.labels.tolist()))
+    if unseen:
+        listed = ", ".join(repr(names[label]) for label in unseen[:5]) + (", ..." if len(unseen) > 5 else "")
+        raise DatasetInvalid(
+            f"the test split has {len(unseen)} classes without a training sample ({listed}): "
+            "check that both splits use the same labels"
+        )
 
 
 def _scale(raw: Raw, train: RawSplit) -> Scale | None:

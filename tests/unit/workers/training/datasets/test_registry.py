@@ -7,9 +7,12 @@ import pytest
 import torch
 
 from workers.jobs.catalog import DATASETS
+from workers.jobs.options import DATA_OPTIONS
 from workers.jobs.spec import DataSpec, ModelSpec
 from workers.settings import Settings
 from workers.training.datasets import NAMES, DataBundle, Split, load
+from workers.training.datasets.raw import Raw, RawSplit
+from workers.training.datasets.registry import assemble
 from workers.training.errors import CodeError, ConfigInvalid, DatasetInvalid
 
 NUMBERED = """
@@ -141,3 +144,14 @@ def test_named_tensors_of_a_function_are_text(local: Settings) -> None:
     )
     bundle: DataBundle = load(DataSpec(name="code", entry="tokens.py:data"), local)
     assert (bundle.kind, bundle.input_shape) == ("text", (6,))
+
+
+def test_a_test_split_with_classes_never_trained_on_is_refused() -> None:
+    raw = Raw(
+        "image",
+        ("a", "b", "c"),
+        RawSplit(torch.zeros(4, 1, 8, 8), torch.tensor([0, 1, 0, 1])),
+        RawSplit(torch.zeros(2, 1, 8, 8), torch.tensor([1, 2])),
+    )
+    with pytest.raises(DatasetInvalid, match=r"1 classes without a training sample \('c'\)"):
+        assemble(raw, DataSpec(name="mnist5k"), DATA_OPTIONS["mnist5k"](), lambda: pytest.fail("no text here"))
