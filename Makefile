@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo up test lint types unit chaos browser compose-test bench clean
+.PHONY: setup data demo up test lint types unit chaos browser compose-test bench clean
 
 setup: $(STAMP)
 
