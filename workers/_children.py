@@ -114,7 +114,7 @@ def pause_before(quick_deaths: int) -> float | None:
 class Keeper:
     """Watches children from a thread and starts again what dies, with growing pauses and a bound.
 
-    Children that this thread started hang on it (see :func:`workers._spawn.die_with_parent`): stop them between
+    Children that this thread started hang on it (see :func:`workers.proctree.die_with_parent`): stop them between
     :meth:`hold` and :meth:`close`.
     """
 

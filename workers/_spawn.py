@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
-_PR_SET_PDEATHSIG = 1
+from workers import proctree
 
 
-def die_with_parent(death_signal: signal.Signals) -> Callable[[], None] | None:
-    """A ``preexec_fn`` that has the kernel send the child a signal when its parent is gone, even by SIGKILL.
-
-    The kernel means the parent *thread*: start children from a thread that lives as long as they shall.
-    """
-    if sys.platform != "linux":
-        return None
-    libc, parent = ctypes.CDLL(None), os.getpid()
-
-    def prepare() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, int(death_signal))
-        if os.getppid() != parent:  # it died before we asked
-            os._exit(1)
-
-    return prepare
+def _with_parent(death_signal: signal.Signals) -> Callable[[], None] | None:
+    """A ``preexec_fn`` for :func:`workers.proctree.die_with_parent`; ``None`` where the kernel has no such signal."""
+    return partial(proctree.die_with_parent, os.getpid(), death_signal) if sys.platform == "linux" else None
 
 
 def spawn(
@@ -48,7 +36,7 @@ def spawn(
             stdout=output,
             stderr=subprocess.STDOUT,
             env=None if env is None else dict(env),
-            preexec_fn=die_with_parent(death_signal),
+            preexec_fn=_with_parent(death_signal),
             start_new_session=True,
             pass_fds=tuple(keep_fds),
         )

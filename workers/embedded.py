@@ -72,7 +72,7 @@ class EmbeddedServer:
         maxmemory_bytes: beyond it writes are refused, nothing is evicted.
         log: file for the server's output; default ``<data_dir>/server.log``.
 
-    Start it from a thread that lives as long as it shall (see :func:`workers._spawn.die_with_parent`).
+    Start it from a thread that lives as long as it shall (see :func:`workers.proctree.die_with_parent`).
     """
 
     def __init__(

@@ -24,13 +24,16 @@ def _prctl(option: int, value: int) -> None:
         raise OSError(number, f"prctl({option}, {value}): {os.strerror(number)}")
 
 
-def die_with_parent(parent: int | None = None) -> None:
-    """Be killed with -9 as soon as the parent is gone.
+def die_with_parent(parent: int | None = None, death_signal: signal.Signals = signal.SIGKILL) -> None:
+    """Have the kernel send this process a signal as soon as its parent is gone, even by SIGKILL.
+
+    The kernel means the parent *thread*: start children from a thread that lives as long as they shall.
 
     Args:
         parent: the pid that the parent had before the fork; when it is already gone, this process ends here.
+        death_signal: what the kernel sends.
     """
-    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    _prctl(PR_SET_PDEATHSIG, death_signal)
     if parent is not None and os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)
 
