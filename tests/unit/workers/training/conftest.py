@@ -9,6 +9,9 @@ import pytest
 from workers.packages import DataPackageMissing, locate
 from workers.settings import Settings
 
+FETCHED = ("mnist5k", "20newsgroups", "minilm-l6", "rotten-tomatoes")
+"""What `make unit` fetches."""
+
 
 @pytest.fixture
 def local(tmp_path: Path, packages_dir: Path) -> Settings:
@@ -28,8 +31,14 @@ def need(packages_dir: Path) -> Callable[[str], Path]:
         try:
             return locate(name, packages_dir)
         except DataPackageMissing as error:
-            if os.environ.get("CI") and name in ("mnist5k", "20newsgroups", "minilm-l6"):
+            if os.environ.get("CI") and name in FETCHED:
                 pytest.fail(str(error))
             pytest.skip(str(error))
 
     return folder
+
+
+@pytest.fixture
+def minilm(need: Callable[[str], Path]) -> Path:
+    """Folder of the MiniLM package."""
+    return need("minilm-l6")
