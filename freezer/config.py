@@ -7,11 +7,25 @@ from typing import Any, Literal, get_args
 
 from freezer.errors import ConfigError
 
-Policy = Literal["smartfrz", "smartfrz-paper", "static", "linear", "none", "random", "progress-only"]
+Policy = Literal[
+    "smartfrz",
+    "smartfrz-paper",
+    "static",
+    "linear",
+    "freezeout",
+    "autofreeze",
+    "egeria",
+    "none",
+    "random",
+    "progress-only",
+]
 UnitGrain = Literal["layer", "block"]
 Mode = Literal["prefix", "any"]
+CacheMode = Literal["off", "auto"]
+CacheDtype = Literal["exact", "bf16"]
 
 POLICIES: tuple[str, ...] = get_args(Policy)
+_READS_WINDOWS = ("smartfrz", "smartfrz-paper", "progress-only")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +58,24 @@ class FreezeConfig:
     """Positive verdicts in a row that freeze a unit (hysteresis)."""
     max_frozen_ratio: float = 1.0
     """Largest share of units that may be frozen; the last unit (the head) is never frozen."""
+    min_gain: float = 0.0
+    """Smallest share of a full step's FLOPs that a change must save in each remaining step. Whatever is set here, a
+    change must also pay for itself: one event counts as one full step. Policies that follow a calendar are exempt."""
+    thaw_on_lr_drop: float | None = 10.0
+    """Thaw everything when the learning rate falls by this factor from one step to the next. null: never."""
+    thaw_on_lr_restart: float | None = 2.0
+    """Thaw everything when the learning rate, after having fallen, rises by this factor in one step. null: never."""
+    thaw_on_worse: float | None = None
+    """Thaw everything when the validation score falls more than this below the best since the last thaw (accuracy:
+    0.01 is a point). null: never."""
+    cache: CacheMode = "auto"
+    """Forward cache of the frozen prefix: ``auto`` keeps its outputs wherever that is exact and a short trial pays."""
+    cache_ram_mib: int = 2048
+    """Memory that the forward cache may take on each rank, in MiB."""
+    cache_disk_mib: int = 0
+    """Disk space that the forward cache may take on each rank beyond its memory, in MiB."""
+    cache_dtype: CacheDtype = "exact"
+    """``exact`` keeps outputs bit for bit; ``bf16`` rounds them at the cut, whether they are cached yet or not."""
     pin: tuple[str, ...] = ()
     """Units that are never frozen. A name that matches no unit is an error."""
     seed: int = 0
@@ -63,6 +95,15 @@ class FreezeConfig:
         _require(0.0 < self.threshold < 1.0, "/threshold", "threshold must lie between 0 and 1")
         _require(self.patience >= 1, "/patience", "patience must be at least 1")
         _require(0.0 <= self.max_frozen_ratio <= 1.0, "/max_frozen_ratio", "must lie between 0 and 1")
+        _require(0.0 <= self.min_gain < 1.0, "/min_gain", "min_gain must lie between 0 and 1")
+        for name in ("thaw_on_lr_drop", "thaw_on_lr_restart"):
+            value = getattr(self, name)
+            _require(value is None or value > 1.0, f"/{name}", f"{name} is a factor above 1, or null")
+        _require(self.thaw_on_worse is None or self.thaw_on_worse >= 0.0, "/thaw_on_worse", "must not be negative")
+        _require(self.cache in get_args(CacheMode), "/cache", f"cache must be one of {get_args(CacheMode)}")
+        _require(self.cache_ram_mib >= 0, "/cache_ram_mib", "must not be negative")
+        _require(self.cache_disk_mib >= 0, "/cache_disk_mib", "must not be negative")
+        _require(self.cache_dtype in get_args(CacheDtype), "/cache_dtype", f"must be one of {get_args(CacheDtype)}")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> FreezeConfig:
@@ -90,7 +131,7 @@ class FreezeConfig:
         """
         snapshot_every = self.snapshot_every or max(1, total_steps // (4 * self.window))
         first = (self.window - 1) * snapshot_every
-        reads = self.policy not in ("none", "static", "linear", "random")
+        reads = self.policy in _READS_WINDOWS
         most = (total_steps - 1) // snapshot_every + 1
         ways = [f"a window of at most {most}"] if most >= 2 and self.policy != "smartfrz-paper" else []
         ways += ["a smaller snapshot_every"] if snapshot_every > 1 else []

@@ -8,6 +8,7 @@
     ├── PlanError                         a plan that must not be applied (freezes everything, thaws what is active)
     ├── AgreementError                    ranks disagree about what is frozen, or at which step
     ├── VerificationError                 after an event the model is not in the state that the plan demands
+    ├── CacheError                        the forward cache cannot be used as it was asked to
     └── PredictorError                    weights missing, damaged, or made for other features
 """
 
@@ -40,6 +41,10 @@ class AgreementError(FreezerError):
 
 class VerificationError(FreezerError):
     """After an event the model is not in the state that the plan demands."""
+
+
+class CacheError(FreezerError):
+    """The forward cache cannot be used as it was asked to; training without it would go on."""
 
 
 class PredictorError(FreezerError):

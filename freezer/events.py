@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from freezer.plan import FreezePlan
 from freezer.units import Unit
+
+Cause = Literal["policy", "lr_drop", "lr_restart", "validation", "command"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +24,7 @@ class FreezeEvent:
         probabilities: what the policy said, in [0, 1]; units without a probability are left out.
         plan_hash: SHA-256 of the plan.
         indices: execution position of the units named in ``frozen`` and ``thawed``.
+        cause: who or what brought it about.
     """
 
     step: int
@@ -31,9 +34,12 @@ class FreezeEvent:
     probabilities: dict[str, float]
     plan_hash: str
     indices: dict[str, int]
+    cause: Cause = "policy"
 
     @classmethod
-    def between(cls, before: FreezePlan, plan: FreezePlan, units: Sequence[Unit]) -> FreezeEvent:
+    def between(
+        cls, before: FreezePlan, plan: FreezePlan, units: Sequence[Unit], cause: Cause = "policy"
+    ) -> FreezeEvent:
         """The change from one plan to the next."""
         frozen, thawed = plan.newly_frozen(before), plan.thawed(before)
         named = {*frozen, *thawed}
@@ -45,6 +51,7 @@ class FreezeEvent:
             probabilities={n: p for n, p in plan.probabilities.items() if n in named},
             plan_hash=plan.digest,
             indices={u.name: u.index for u in units if u.name in named},
+            cause=cause,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -56,4 +63,5 @@ class FreezeEvent:
             "thawed": list(self.thawed),
             "probabilities": dict(self.probabilities),
             "plan_hash": self.plan_hash,
+            "cause": self.cause,
         }

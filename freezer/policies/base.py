@@ -19,11 +19,13 @@ class Verdict:
         unit: name of the unit.
         converged: whether the policy would freeze it now. The planner has the last word.
         probability: calibrated probability of having converged in [0, 1], or ``None`` for policies without one.
+        thaw: the unit is frozen and should train again. Not together with ``converged``.
     """
 
     unit: str
     converged: bool
     probability: float | None = None
+    thaw: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +41,7 @@ class PolicyContext:
         learning_rate: of the first parameter group at the stage.
         initial_learning_rate: the same group's rate when the freezer was made.
         config: the run's settings.
-        extra: room for what only some policies need.
+        extra: what the policy's own ``collect`` gave at this stage; empty for policies without one.
     """
 
     step: int
