@@ -10,10 +10,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from freezer import policies
@@ -45,6 +48,9 @@ class Freezer:
         policy: a policy object, or the name of one.
         on_event: called on every rank with each :class:`FreezeEvent`.
         parallel: strategy; by default DDP where several ranks are up.
+        directory: room on this rank's disk: for the forward cache beyond its memory and, in training on the CPU, for
+            the optimizer's moments of frozen units.
+        samples: training samples that this rank sees in an epoch; tells the forward cache whether it can pay.
 
     Raises:
         ConfigError: settings that cannot work with this model or this length of run.
@@ -61,6 +67,8 @@ class Freezer:
         policy: Policy | str | None = None,
         on_event: Callable[[FreezeEvent], None] | None = None,
         parallel: ParallelStrategy | None = None,
+        directory: Path | None = None,
+        samples: int | None = None,
     ) -> None:
         refuse_unsupported(model)
         if config is None:
@@ -74,10 +82,12 @@ class Freezer:
         self.windows: WindowStore = windows if windows is not None else MemoryWindows(config.window)
         self.optimizer = optimizer
         self.on_event = on_event
+        self.directory = directory
+        self.samples = samples
         self.plan = FreezePlan()
         self.history: list[dict[str, Any]] = []
         self.costs = Costs()
-        self.model = ModelProxy(model, self._before_training)
+        self.model = ModelProxy(model, self._around_training)
         self._bare = model
         self._step = 0
         self._planner = PlannerState()
@@ -86,6 +96,7 @@ class Freezer:
         group = optimizer.param_groups[0]
         self._initial_rate = float(group.get("initial_lr", group["lr"]))
         self._restored = False
+        self._batch: tuple[Tensor, Tensor | None] | None = None
 
     # -- preparation -------------------------------------------------------------------------------------------------
 
@@ -127,9 +138,24 @@ class Freezer:
             )
         return self._found
 
-    def _before_training(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    @contextmanager
+    def batch(self, ids: Tensor | Sequence[int], draws: Tensor | Sequence[int] | None = None) -> Iterator[None]:
+        """Name the samples of the passes inside, so that the forward cache can know them again.
+
+        Args:
+            ids: int64 (n,), one for each row of the inputs; the same sample has the same id all through the run.
+            draws: int64 (n,), which of its augmented forms each sample has here; none: samples are not augmented.
+        """
+        before, self._batch = self._batch, (_int64(ids), None if draws is None else _int64(draws))
+        try:
+            yield
+        finally:
+            self._batch = before
+
+    def _around_training(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AbstractContextManager[None]:
         self.prepare(*args, **kwargs)
         self._passes += self._prepared.passes(args, kwargs)
+        return nullcontext()
 
     # -- one step ----------------------------------------------------------------------------------------------------
 
@@ -315,3 +341,7 @@ class Freezer:
     def close(self) -> None:
         """End the policy's thread. The model stays as it is, hooks included."""
         self._decisions.close()
+
+
+def _int64(values: Tensor | Sequence[int]) -> Tensor:
+    return torch.as_tensor(values, dtype=torch.int64, device="cpu")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -17,10 +17,15 @@ class ModelProxy(nn.Module):
     Passes without gradients go to the bare model, so that rank 0 can evaluate alone.
     """
 
-    def __init__(self, model: nn.Module, before_training: Callable[[tuple[Any, ...], dict[str, Any]], None]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        around_training: Callable[[tuple[Any, ...], dict[str, Any]], AbstractContextManager[None]],
+    ) -> None:
+        """``around_training`` is called with the arguments of each training pass, which runs in what it returns."""
         super().__init__()
         self.module = model
-        self._before_training = before_training
+        self._around_training = around_training
         self._local = False
         self._inner: nn.Module
         self.use(model)
@@ -33,11 +38,11 @@ class ModelProxy(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return self.module(*args, **kwargs)
-        self._before_training(args, kwargs)
-        if self._local and isinstance(self._inner, DistributedDataParallel):
-            with self._inner.no_sync():  # what counts for DDP is the forward pass
-                return self._inner(*args, **kwargs)
-        return self._inner(*args, **kwargs)
+        with self._around_training(args, kwargs):  # the wrapper inside may be another one from here on
+            if self._local and isinstance(self._inner, DistributedDataParallel):
+                with self._inner.no_sync():  # what counts for DDP is the forward pass
+                    return self._inner(*args, **kwargs)
+            return self._inner(*args, **kwargs)
 
     @contextmanager
     def no_sync(self) -> Iterator[None]:
