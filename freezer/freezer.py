@@ -23,8 +23,9 @@ from freezer import policies
 from freezer.config import FreezeConfig
 from freezer.cost import Costs
 from freezer.decisions import Decisions
+from freezer.enact import Enactor
 from freezer.errors import FreezerError, UnitError
-from freezer.events import FreezeEvent
+from freezer.events import Cause, FreezeEvent
 from freezer.parallel import ParallelStrategy, Stopwatch, detect, refuse_unsupported
 from freezer.plan import FreezePlan
 from freezer.planner import PlannerState, check, check_honoured, make_plan
@@ -92,6 +93,7 @@ class Freezer:
         self._step = 0
         self._planner = PlannerState()
         self._found: Prepared | None = None
+        self._enactor: Enactor | None = None
         self._passes = 0.0
         group = optimizer.param_groups[0]
         self._initial_rate = float(group.get("initial_lr", group["lr"]))
@@ -121,7 +123,8 @@ class Freezer:
             found = self._found = Prepared(self._bare, self.optimizer, self.config, args, kwargs)
             check(self.plan, found.units, found.pinned)
             self.parallel.same("units, step or plan", [found.digest, self._step, self.plan.digest])
-            self._enact(first=True)
+            self._enactor = Enactor(self._bare, self.model, found, self.parallel)
+            self._enactor.first(self.plan)
         self.costs.spend("prepare", watch.seconds)
         if not self._restored:
             self._record()
@@ -243,27 +246,19 @@ class Freezer:
         before, self.plan = self.plan, plan
         if plan.digest == before.digest:
             return None
-        with Stopwatch() as watch:
-            self._enact(first=False)
-        self.costs.spend("apply", watch.seconds)
-        return self._announce(before, plan)
+        return self._change(before, "policy")
 
-    def _announce(self, before: FreezePlan, plan: FreezePlan) -> FreezeEvent:
-        event = FreezeEvent.between(before, plan, self.units)
+    def _change(self, before: FreezePlan, cause: Cause) -> FreezeEvent:
+        """Bring everything from the plan before to the one that holds now, and tell of it."""
+        assert self._enactor is not None
+        with Stopwatch() as watch:
+            self._enactor.change(self.plan)
+        self.costs.spend("apply", watch.seconds)
+        event = FreezeEvent.between(before, self.plan, self.units, cause)
         self.history.append(event.to_dict())
         if self.on_event is not None:
             self.on_event(event)
         return event
-
-    def _enact(self, *, first: bool) -> None:
-        """Bring the model to the plan, and the wrapper and the price of a step with it."""
-        found = self._prepared
-        self.model.use(self._bare)  # the old wrapper's hooks must be gone before the new one's come
-        found.applier.apply(self.plan.frozen)
-        self.model.use(self.parallel.wrap(self._bare, first=first, unused=found.applier.unused))
-        if first:  # the first wrapping sends rank 0's weights to the others
-            found.applier.remember()
-        found.price(self.plan.frozen)
 
     def rewrap(self) -> None:
         """Wrap anew, as a resume does; on all ranks, between two steps, when a checkpoint is made.
@@ -271,8 +266,8 @@ class Freezer:
         DDP orders its buckets by the first backward pass that it sees, and with three or more ranks the order of the
         sums depends on it: without this, a run that goes on would differ in rounding from one that is resumed.
         """
-        if self._found is not None and self.parallel.world_size > 2:
-            self._enact(first=False)
+        if self._enactor is not None and self.parallel.world_size > 2:
+            self._enactor.change(self.plan)
 
     # -- reports and state -------------------------------------------------------------------------------------------
 
@@ -333,10 +328,9 @@ class Freezer:
         self._restored = True
         if self.parallel.rank == 0:
             restore(self.windows, state["windows"])
-        if self._found is not None:
+        if self._found is not None and self._enactor is not None:
             check(self.plan, self._found.units, self._found.pinned)
-            self._found.applier.forget()
-            self._enact(first=False)
+            self._enactor.loaded(self.plan)
 
     def close(self) -> None:
         """End the policy's thread. The model stays as it is, hooks included."""

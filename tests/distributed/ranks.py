@@ -88,7 +88,7 @@ def scenario_same_gradients(rank: int, folder: Path) -> dict[str, Any]:
     for step in range(8):
         if step == 5:  # thaw by hand: the engine can, though no policy does yet
             freezer.plan = FreezePlan(freezer.plan.seq + 1, step, ())
-            freezer._enact(first=False)
+            freezer._enactor.change(freezer.plan)
         freezer.model(data(step, rank)).square().mean().backward()
         mine = [p.grad.clone() for p in model.parameters() if p.grad is not None]
         memories.append(len({p.grad.untyped_storage().data_ptr() for p in model.parameters() if p.grad is not None}))
@@ -156,7 +156,7 @@ def scenario_disagree_units(rank: int, folder: Path) -> dict[str, Any]:
     train(freezer, optimizer, range(3), rank)
     names = ("layer1.0.conv1",) if rank else ("layer1.0.conv2",)
     freezer.plan = FreezePlan(1, 3, names)
-    freezer._enact(first=False)
+    freezer._enactor.change(freezer.plan)
     train(freezer, optimizer, range(3, 8), rank)
     return {}
 

@@ -1,0 +1,52 @@
+"""Bring everything that depends on the plan to it: the model, its wrapper, the price of a step, the forward cache."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from freezer.parallel import ParallelStrategy
+from freezer.plan import FreezePlan
+from freezer.prepared import Prepared
+from freezer.proxy import ModelProxy
+
+
+class Enactor:
+    """The one place from which a plan takes effect. Every rank calls it between the same two steps.
+
+    Args:
+        model: the bare model.
+        proxy: what the training loop calls; it is pointed to the wrapper of the day.
+        found: the surveyed model and who applies plans to it.
+        parallel: wraps the model.
+    """
+
+    def __init__(self, model: nn.Module, proxy: ModelProxy, found: Prepared, parallel: ParallelStrategy) -> None:
+        self._model = model
+        self._proxy = proxy
+        self._found = found
+        self._parallel = parallel
+
+    def first(self, plan: FreezePlan) -> None:
+        """The first time in this process: rank 0's weights are sent to the others."""
+        self._apply(plan, first=True)
+        self._found.applier.remember()
+
+    def change(self, plan: FreezePlan) -> None:
+        """From one plan to the next.
+
+        Raises:
+            VerificationError: the model is not in the state that the plan demands.
+        """
+        self._apply(plan, first=False)
+
+    def loaded(self, plan: FreezePlan) -> None:
+        """After other weights were loaded into the model: nothing that was noted of the old ones counts."""
+        self._found.applier.forget()
+        self._apply(plan, first=False)
+
+    def _apply(self, plan: FreezePlan, *, first: bool) -> None:
+        applier = self._found.applier
+        self._proxy.use(self._model)  # the old wrapper's hooks must be gone before the new one's come
+        applier.apply(plan.frozen)
+        self._proxy.use(self._parallel.wrap(self._model, first=first, unused=applier.unused))
+        self._found.price(plan.frozen)
