@@ -1,30 +1,46 @@
-"""Decisions beside training: the policy runs in one worker thread, and its verdicts are picked up at a fixed step."""
+"""Decisions beside training: the policy runs in a worker thread, and its verdicts are picked up at a fixed step."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from freezer.errors import FreezerError, PlanError
 from freezer.policies.base import Policy, PolicyContext, Verdict
 
+Submit = Callable[[Callable[[], list[Verdict]]], "Future[list[Verdict]]"]
+
 
 class Decisions:
-    """Stages under way, oldest first. The thread starts with the first stage, so a run without stages has none."""
+    """Stages under way, oldest first.
 
-    def __init__(self, policy: Policy) -> None:
+    Args:
+        policy: who decides.
+        submit: runs a function in the worker thread, in order, after the snapshots taken so far:
+            :meth:`freezer.recorder.Recorder.submit`.
+    """
+
+    def __init__(self, policy: Policy, submit: Submit) -> None:
         self.policy = policy
-        self._pool: ThreadPoolExecutor | None = None
+        self._submit = submit
         self._pending: deque[tuple[int, Future[list[Verdict]]]] = deque()
 
-    def begin(self, context: PolicyContext) -> None:
-        """Start the stage of ``context.step``; returns at once."""
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(1, thread_name_prefix="freezer-policy")
-        self._pending.append((context.step, self._pool.submit(self.policy.decide, context)))
+    def begin(self, make_context: Callable[[], PolicyContext], step: int) -> None:
+        """Start the stage of ``step``; returns at once. ``make_context`` runs in the worker too: it reads windows."""
+        self._pending.append((step, self._submit(partial(self._decide, make_context, step))))
+
+    def _decide(self, make_context: Callable[[], PolicyContext], step: int) -> list[Verdict]:
+        context = make_context()  # what fails here is not the policy's fault
+        try:
+            return self.policy.decide(context)
+        except FreezerError:
+            raise
+        except Exception as error:
+            raise PlanError(f"policy {self.policy.name!r} failed at step {step}: {error!r}") from error
 
     def take(self, stage: int) -> Sequence[Verdict]:
         """Verdicts of the stage that began at step ``stage``; waits for them. Empty if no such stage began.
@@ -36,21 +52,11 @@ class Decisions:
             self._pending.popleft()
         if not self._pending or self._pending[0][0] != stage:
             return []
-        return self._wait(*self._pending.popleft())
-
-    def _wait(self, stage: int, future: Future[list[Verdict]]) -> list[Verdict]:
-        try:
-            return future.result()
-        except FreezerError:
-            raise
-        except Exception as error:
-            raise PlanError(f"policy {self.policy.name!r} failed at step {stage}: {error!r}") from error
+        return self._pending.popleft()[1].result()
 
     def state_dict(self) -> dict[str, Any]:
         """Waits for what is under way, so that the state is whole."""
-        pending = [
-            {"stage": stage, "verdicts": [asdict(v) for v in self._wait(stage, f)]} for stage, f in self._pending
-        ]
+        pending = [{"stage": stage, "verdicts": [asdict(v) for v in f.result()]} for stage, f in self._pending]
         return {"name": self.policy.name, "policy": self.policy.state_dict(), "pending": pending}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -69,8 +75,7 @@ class Decisions:
             self._pending.append((entry["stage"], done))
 
     def close(self) -> None:
-        """End the thread; a decision under way is finished and dropped."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-            self._pool = None
+        """Drop all stages: one that has not begun does not run, one under way is finished by the worker for nothing."""
+        for _, future in self._pending:
+            future.cancel()
         self._pending.clear()

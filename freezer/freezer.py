@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,10 @@ from freezer.planner import PlannerState, check, check_honoured, make_plan
 from freezer.policies.base import Policy, PolicyContext
 from freezer.prepared import Prepared
 from freezer.proxy import ModelProxy
+from freezer.recorder import Recorder
 from freezer.report import unit_rows
 from freezer.units import Unit
-from freezer.windows import MemoryWindows, WindowStore, dump, restore
+from freezer.windows import MemoryWindows, WindowStore
 
 
 class Freezer:
@@ -45,7 +47,8 @@ class Freezer:
         optimizer: any optimizer over its parameters; it keeps all of them.
         config: settings; or name just a ``policy``.
         total_steps: planned optimizer steps of the whole run.
-        windows: where snapshots go (rank 0 only); a ring in memory by default.
+        windows: where snapshots go (rank 0 only), from a thread; a ring in memory by default. Complete after
+            :meth:`close` or :meth:`state_dict`.
         policy: a policy object, or the name of one.
         on_event: called on every rank with each :class:`FreezeEvent`.
         parallel: strategy; by default DDP where several ranks are up.
@@ -77,10 +80,11 @@ class Freezer:
         self.config = config
         self.schedule = config.schedule(total_steps)
         chosen = policy if policy is not None and not isinstance(policy, str) else policies.make(config)
-        self._decisions = Decisions(chosen)
         self._decides = chosen.name != "none"
         self.parallel = parallel or detect()
         self.windows: WindowStore = windows if windows is not None else MemoryWindows(config.window)
+        self._recorder = Recorder(self.windows, optimizer, capacity=config.window, spend=self._spend)
+        self._decisions = Decisions(chosen, self._recorder.submit)
         self.optimizer = optimizer
         self.on_event = on_event
         self.directory = directory
@@ -121,6 +125,7 @@ class Freezer:
             return
         with Stopwatch() as watch:
             found = self._found = Prepared(self._bare, self.optimizer, self.config, args, kwargs)
+            self._recorder.use(found.sampler)
             check(self.plan, found.units, found.pinned)
             self.parallel.same("units, step or plan", [found.digest, self._step, self.plan.digest])
             self._enactor = Enactor(self._bare, self.model, found, self.parallel)
@@ -195,26 +200,28 @@ class Freezer:
             return
         with Stopwatch() as watch:
             active = [u.name for u in self._prepared.used if u.name not in self.plan.frozen]
-            self.windows.append(self._step, self._prepared.sampler.sample(active))
+            self._recorder.record(self._step, active)
         self.costs.spend("snapshot", watch.seconds)
+
+    def _spend(self, kind: str, seconds: float) -> None:
+        self.costs.spend(kind, seconds)
 
     def _begin_stage(self) -> None:
         if self.parallel.rank != 0:
             return
         with Stopwatch() as watch:
             units = self._prepared.used
-            self._decisions.begin(
-                PolicyContext(
-                    step=self._step,
-                    total_steps=self.schedule.total_steps,
-                    units=units,
-                    frozen=frozenset(self.plan.frozen),
-                    windows={u.name: tuple(self.windows.read(u.name)) for u in units},
-                    learning_rate=float(self.optimizer.param_groups[0]["lr"]),
-                    initial_learning_rate=self._initial_rate,
-                    config=self.config,
-                )
+            now = partial(  # all but the windows, which are read in the worker, after this step's snapshot
+                PolicyContext,
+                step=self._step,
+                total_steps=self.schedule.total_steps,
+                units=units,
+                frozen=frozenset(self.plan.frozen),
+                learning_rate=float(self.optimizer.param_groups[0]["lr"]),
+                initial_learning_rate=self._initial_rate,
+                config=self.config,
             )
+            self._decisions.begin(lambda: now(windows=self._recorder.windows(u.name for u in units)), self._step)
         self.costs.spend("stage", watch.seconds)
 
     def _conclude(self, stage: int) -> FreezeEvent | None:
@@ -275,7 +282,7 @@ class Freezer:
         """The freeze status document's part that the engine knows; JSON values."""
         units = self._found.units if self._found else []
         pinned = self._found.pinned if self._found else frozenset()
-        filled = {u.name: len(self.windows.read(u.name)) for u in units}
+        filled = self._recorder.filled()
         return {
             "step": self._step,
             "plan_seq": self.plan.seq,
@@ -303,7 +310,7 @@ class Freezer:
     def state_dict(self) -> dict[str, Any]:
         """All that a bit-exact resume needs; plain values and bytes. Rank 0's serves every rank."""
         rank0 = self.parallel.rank == 0
-        windows = dump(self.windows) if rank0 else {}
+        windows = self._recorder.dump() if rank0 else {}
         return {
             "version": 1,
             "step": self._step,
@@ -327,14 +334,15 @@ class Freezer:
         self._initial_rate = float(state["initial_rate"])
         self._restored = True
         if self.parallel.rank == 0:
-            restore(self.windows, state["windows"])
+            self._recorder.restore(state["windows"])
         if self._found is not None and self._enactor is not None:
             check(self.plan, self._found.units, self._found.pinned)
             self._enactor.loaded(self.plan)
 
     def close(self) -> None:
-        """End the policy's thread. The model stays as it is, hooks included."""
+        """Bring the last snapshots into the windows, end the threads. The model stays as it is, hooks included."""
         self._decisions.close()
+        self._recorder.close()
 
 
 def _int64(values: Tensor | Sequence[int]) -> Tensor:

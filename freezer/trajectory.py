@@ -60,27 +60,60 @@ class Sampler:
                 start += p.numel()
             self._plan[unit.name] = pieces
 
+    @property
+    def device(self) -> torch.device:
+        """Where snapshots are gathered: the device of the first sampled parameter; the CPU where there is none."""
+        return next((p.device for pieces in self._plan.values() for p, _ in pieces), torch.device("cpu"))
+
+    def parameters(self, names: Iterable[str]) -> list[nn.Parameter]:
+        """The parameters that a snapshot of these units reads.
+
+        Raises:
+            UnitError: a name that is no sampled unit.
+        """
+        return [p for name in names for p, _ in self._pieces(name)]
+
     @torch.no_grad()
+    def gather(self, names: Sequence[str], out: Tensor) -> None:
+        """Fill ``out``: float32, contiguous, shape ``(len(names), samples)``, on :attr:`device`.
+
+        Enqueues on a device and does not wait for it.
+
+        Raises:
+            UnitError: a name that is no sampled unit.
+        """
+        pieces = [piece for name in names for piece in self._pieces(name)]
+        for (p, index), place in zip(
+            pieces, out.view(-1).split_with_sizes([len(index) for _, index in pieces]), strict=True
+        ):
+            source = p.detach()
+            if not source.is_contiguous():  # take() indexes in logical order without copying the tensor first
+                place.copy_(torch.take(source, index), non_blocking=True)
+            elif source.dtype == place.dtype and source.device == place.device:
+                torch.index_select(source.view(-1), 0, index, out=place)
+            else:
+                place.copy_(torch.index_select(source.view(-1), 0, index), non_blocking=True)
+
     def sample(self, names: Iterable[str]) -> dict[str, bytes]:
-        """One snapshot: for each unit ``samples`` float32 values, little-endian. One transfer for all units.
+        """One snapshot, now: for each unit ``samples`` float32 values, little-endian. One transfer for all units.
 
         Raises:
             UnitError: a name that is no sampled unit.
         """
         names = list(names)
-        gathered: list[Tensor] = []
-        for name in names:
-            if name not in self._plan:
-                raise UnitError(f"no unit {name!r} to sample")
-            # take() indexes the flattened tensor without copying it first
-            gathered.extend(torch.take(p.detach(), index).float() for p, index in self._plan[name])
-        if not gathered:
-            return {}
-        device = gathered[0].device
-        block = torch.cat([piece.to(device) for piece in gathered]).cpu()
-        data = _little_endian(block)
-        size = 4 * self.samples
-        return {name: data[i * size : (i + 1) * size] for i, name in enumerate(names)}
+        block = torch.empty(len(names), self.samples, device=self.device)
+        self.gather(names, block)
+        return rows_of(names, block.cpu())
+
+    def _pieces(self, name: str) -> list[tuple[nn.Parameter, Tensor]]:
+        if name not in self._plan:
+            raise UnitError(f"no unit {name!r} to sample")
+        return self._plan[name]
+
+
+def rows_of(names: Sequence[str], block: Tensor) -> dict[str, bytes]:
+    """Each row of a contiguous float32 CPU tensor, shape ``(len(names), samples)``, as little-endian bytes."""
+    return {name: _little_endian(row) for name, row in zip(names, block, strict=True)}
 
 
 def _little_endian(values: Tensor) -> bytes:

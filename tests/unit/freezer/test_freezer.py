@@ -80,11 +80,11 @@ def test_windows_begin_with_the_untrained_weights_and_end_when_frozen() -> None:
     initial = set(model.conv.weight.flatten().tolist())
     freezer, optimizer = build(model, Scripted({4: ["conv"]}), windows=windows, changes={"snapshot_every": 2})
     train(freezer, optimizer, range(10))
+    freezer.close()
     assert [snapshot.step for snapshot in windows.read("conv")] == [0, 2, 4], "readable, but no longer written"
     assert [snapshot.step for snapshot in windows.read("fc")] == [0, 2, 4, 6, 8, 10]
     first = torch.frombuffer(bytearray(windows.read("conv")[0].values), dtype=torch.float32)
     assert set(first.tolist()) <= initial
-    freezer.close()
 
 
 def test_the_policy_sees_what_it_needs() -> None:
@@ -173,10 +173,11 @@ def test_state_of_another_policy_is_refused() -> None:
         freezer.load_state_dict(state)
 
 
-def test_none_has_no_thread_and_no_stage() -> None:
+def test_none_has_no_stage_and_leaves_no_thread() -> None:
     before = threading.active_count()
     freezer, optimizer = build(ResNet(), None, config=settings(policy="none"))
     assert train(freezer, optimizer, range(8)) == []
+    freezer.close()
     assert threading.active_count() == before
     assert freezer.status()["next_stage_at_step"] is None
     assert freezer.report()["flops"]["this_run"] == freezer.report()["flops"]["full_training"] > 0
