@@ -83,9 +83,8 @@ class Sampler:
             UnitError: a name that is no sampled unit.
         """
         pieces = [piece for name in names for piece in self._pieces(name)]
-        for (p, index), place in zip(
-            pieces, out.view(-1).split_with_sizes([len(index) for _, index in pieces]), strict=True
-        ):
+        places = out.view(-1).split_with_sizes([len(index) for _, index in pieces])
+        for (p, index), place in zip(pieces, places, strict=True):
             source = p.detach()
             if not source.is_contiguous():  # take() indexes in logical order without copying the tensor first
                 place.copy_(torch.take(source, index), non_blocking=True)

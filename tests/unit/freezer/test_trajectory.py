@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from freezer.errors import UnitError
-from freezer.trajectory import Sampler, indices_of
+from freezer.trajectory import Sampler, indices_of, rows_of
 from freezer.units import discover
 
 
@@ -83,3 +83,25 @@ def test_unknown_unit_is_an_error() -> None:
     model, units = model_and_units()
     with pytest.raises(UnitError, match="nonsense"):
         Sampler(units, model, 64, seed=0).sample(["nonsense"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_weights_are_counted_in_logical_order_whatever_their_layout(dtype, layout) -> None:  # type: ignore[no-untyped-def]
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 40, 5), nn.Conv2d(40, 2, 1))
+    units = discover(model, (torch.randn(1, 3, 9, 9),), {}, "layer")
+    sampler = Sampler(units, model.to(dtype=dtype, memory_format=layout), 64, seed=0)
+    expected = [torch.take(p, i).float().tolist() for n in ("0", "1") for p, i in sampler._plan[n]]
+    assert [values(row) for row in sampler.sample(["0", "1"]).values()] == expected
+
+
+def test_gather_fills_what_it_is_given() -> None:
+    model, units = model_and_units()
+    sampler = Sampler(units, model, 64, seed=0)
+    block = torch.full((2, 64), float("nan"))
+    sampler.gather(["2", "0"], block)
+    assert rows_of(["2", "0"], block) == sampler.sample(["2", "0"])
+    assert sampler.parameters(["2", "0"]) == [model[2].weight, model[0].weight]
+    with pytest.raises(UnitError, match="nonsense"):
+        sampler.gather(["0", "nonsense"], block)
