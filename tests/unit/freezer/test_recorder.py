@@ -42,8 +42,9 @@ class Store(MemoryWindows):
 
     def append(self, step: int, values: Mapping[str, bytes]) -> None:
         self.threads.append(threading.get_ident())
-        if self.error is not None:
-            raise self.error
+        error, self.error = self.error, None
+        if error is not None:
+            raise error
         super().append(step, values)
 
 
@@ -192,14 +193,18 @@ class TestFailures:
         with world(store) as w:
             w.recorder.record(0, ["0"])
             w.recorder.drain()
-            store.error = OSError("no room")
             w.step()
+            gate = threading.Event()
+            w.recorder.submit(lambda: gate.wait(30))
             w.recorder.record(1, ["0"])
+            w.step()
+            w.recorder.record(2, ["0"])  # would go well, but the window has a hole now
             judged = w.recorder.submit(lambda: w.recorder.windows(["0"]))
+            store.error = OSError("no room")
+            gate.set()
             with pytest.raises(OSError, match="no room"):  # nobody decides on a window with a hole
                 judged.result(30)
-            store.error = None
-            for call in (lambda: w.recorder.record(2, ["0"]), w.recorder.drain, w.recorder.dump, w.seen):
+            for call in (lambda: w.recorder.record(3, ["0"]), w.recorder.drain, w.recorder.dump, w.seen):
                 with pytest.raises(OSError, match="no room"):
                     call()
             assert [s.step for s in store.read("0")] == [0]
