@@ -1,8 +1,9 @@
-"""Turn a plan into a model: gradients off, eval mode that no ``train()`` undoes, optimizer untouched. Reversible."""
+"""Turn a plan into a model: gradients off, eval mode that no ``train()`` undoes, moments parked. Reversible."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,24 +11,32 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from freezer.errors import UnitError, VerificationError
+from freezer.guard import GradientGuard, ModelGuard
+from freezer.moments import Moments, dense
 from freezer.trace import clean_name, is_drop, owner_of
 from freezer.units import Unit
 
-_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Applier:
     """Holds one model at an exact set of frozen units.
 
     The optimizer keeps every parameter in its groups and all its moments: ``grad = None`` makes it pass a parameter
-    over, whereas a zeroed gradient would still move it by momentum and weight decay.
+    over, whereas a zeroed gradient would still move it by momentum and weight decay. The moments of frozen units are
+    parked (:class:`Moments`), into files under ``spill`` on the CPU.
+
+    After each change the first update is guarded (:class:`GradientGuard`): no block may have lost its gradients.
     """
 
-    def __init__(self, model: nn.Module, units: Sequence[Unit], optimizer: Optimizer) -> None:
+    def __init__(
+        self, model: nn.Module, units: Sequence[Unit], optimizer: Optimizer, *, spill: Path | None = None
+    ) -> None:
         self.model = model
         self.units = {unit.name: unit for unit in units}
         self.optimizer = optimizer
         self.frozen: frozenset[str] = frozenset()
+        self.moments = Moments(optimizer, spill)
         self._parameters = {clean_name(n): p for n, p in model.named_parameters()}
         missing = [(u.name, n) for u in units for n in u.params if n not in self._parameters]
         if missing:
@@ -36,21 +45,26 @@ class Applier:
         self._owners = _mode_owners(self._modules, units)
         self._hooks: dict[str, Any] = {}
         self._held = _parameter_ids(optimizer)
-        self._frozen_sums: dict[str, list[int]] = {}
+        self._unused = [n for unit in units if not unit.used for n in unit.params]
+        self._frozen_sums: dict[str, int] = {}
+        self._still_ids: dict[str, int] = {}
+        self._model_guard = ModelGuard(model, units)
+        self._gradient_guard = GradientGuard(units, self._parameters, optimizer, modules=self._modules)
 
     def apply(self, frozen: Collection[str]) -> None:
-        """Freeze exactly ``frozen``, thaw the rest, and verify.
+        """Freeze exactly ``frozen``, thaw the rest, and verify. Two passes over the weights, whatever is frozen.
 
         Raises:
-            UnitError: a name that is no unit.
+            UnitError: a name that is no unit, or a model that is not the one surveyed; nothing was changed.
             VerificationError: weights moved, gradients are left, or the optimizer lost a parameter.
         """
         target = frozenset(frozen)
         unknown = sorted(target - self.units.keys())
         if unknown:
             raise UnitError(f"no unit is named {unknown[0]!r}")
-        self.verify_still()
+        self.refuse_changes()
         before = self.checksums()
+        self._compare(before)
         for name, unit in self.units.items():
             if (name in target) == (name in self.frozen):
                 continue
@@ -60,19 +74,26 @@ class Applier:
                     self._parameters[parameter].grad = None
         self.frozen = target
         self._set_modes()
-        self.verify(before)
-        self.remember()
+        self.moments.park({n: [self._parameters[p] for p in self.units[n].params] for n in sorted(target)})
+        after = self.checksums()
+        self.verify(before, after)
+        self._keep(after)
+        self._gradient_guard.changed(target)
 
     def remember(self) -> None:
         """Note the frozen units' weights; they must be the same at the next event."""
-        self._frozen_sums = {name: self._sums_of(name) for name in sorted(self.frozen)}
+        self._keep(self.checksums())
 
     def forget(self) -> None:
         """Other weights are being loaded: nothing to compare with until the next event."""
         self._frozen_sums = {}
 
-    def verify(self, before: dict[str, int] | None = None) -> None:
-        """Check the model against :attr:`frozen`; with ``before`` also that no weight changed.
+    def close(self) -> None:
+        """Take the guard's hooks off model and optimizer. What is frozen stays so."""
+        self._gradient_guard.close()
+
+    def verify(self, before: dict[str, int] | None = None, after: dict[str, int] | None = None) -> None:
+        """Check the model against :attr:`frozen`; with checksums ``before`` also that no weight changed since.
 
         Raises:
             VerificationError: names the first parameter that is not as it should be.
@@ -90,8 +111,8 @@ class Applier:
             names = [n for n, p in self._parameters.items() if id(p) in lost]
             raise VerificationError(f"the optimizer no longer holds {', '.join(names) or 'a parameter'}")
         if before is not None:
-            now = self.checksums()
-            moved = [n for n in before if now.get(n) != before[n]]
+            now = self.checksums() if after is None else after
+            moved = [n for n in before if now.get(n, before[n]) != before[n]]
             if moved:
                 raise VerificationError(f"the freezing event changed the weights of {', '.join(moved)}")
 
@@ -99,26 +120,39 @@ class Applier:
         """Check that no frozen unit moved since it was frozen.
 
         Raises:
-            VerificationError: names the unit; something outside writes its weights or gradients.
+            VerificationError: names the unit; something outside writes its weights, gradients or buffers.
         """
-        for name, sums in self._frozen_sums.items():
-            if sums != self._sums_of(name):
-                raise VerificationError(f"frozen unit {name!r} moved: something writes its weights or its gradients")
+        self._compare(self.checksums())
 
     def checksums(self) -> dict[str, int]:
-        """Sum of the bit patterns of every parameter. One transfer."""
-        names = list(self._parameters)
-        return dict(zip(names, _bit_sums([self._parameters[n] for n in names]), strict=True))
+        """Sum of the bit patterns, modulo 2**64, of every parameter and every still buffer. One transfer a device."""
+        still = self._still()
+        tensors = {**self._parameters, **{name: buffer for name, (buffer, _) in still.items()}}
+        return dict(zip(tensors, _bit_sums(list(tensors.values())), strict=True))
 
     @property
     def unused(self) -> list[str]:
         """Names of trainable parameters that took no part in the recorded pass."""
-        return [n for unit in self.units.values() if not unit.used for n in unit.params]
+        return list(self._unused)
+
+    @property
+    def still_buffers(self) -> list[str]:
+        """Names of the buffers of modules in eval mode for good, all of whose units are frozen: nothing changes them,
+        so DDP need not broadcast them before every pass."""
+        return list(self._still())
 
     def gradient_bytes(self) -> int:
         """Bytes of all gradients of the units that run: what full training reduces at each synchronisation."""
         used = [self._parameters[n] for unit in self.units.values() if unit.used for n in unit.params]
         return sum(p.numel() * p.element_size() for p in used)
+
+    def refuse_changes(self) -> None:
+        """Raise when the model is no longer the one that was surveyed. About a millisecond: at stages and events.
+
+        Raises:
+            UnitError: names the unit, and the parameter or module that was replaced, added, removed or reshaped.
+        """
+        self._model_guard.check()
 
     def refuse_late_use(self) -> None:
         """Raise when a layer that took no part in the recorded pass does now: DDP does not synchronise it.
@@ -126,15 +160,39 @@ class Applier:
         Raises:
             VerificationError: names the parameter, and what to do.
         """
-        for name in self.unused:
+        for name in self._unused:
             if self._parameters[name].grad is not None:
                 raise VerificationError(
                     f"{name} took no part in the first pass but has a gradient now, which is not synchronised: "
                     "call freezer.prepare() with a batch that uses every layer"
                 )
 
-    def _sums_of(self, unit: str) -> list[int]:
-        return _bit_sums([self._parameters[n] for n in self.units[unit].params])
+    def _still(self) -> dict[str, tuple[Tensor, str]]:
+        """Buffers that must not change, each with one of its frozen units."""
+        found: dict[str, tuple[Tensor, str]] = {}
+        for path, owners in self._owners.items():
+            if not owners or not owners <= self.frozen:
+                continue
+            for name, buffer in self._modules[path].named_buffers(recurse=False):
+                found[f"{path}.{name}" if path else name] = (buffer, min(owners))
+        return found
+
+    def _keep(self, sums: dict[str, int]) -> None:
+        still = [*self._still(), *(p for name in self.frozen for p in self.units[name].params)]
+        self._frozen_sums = {name: sums[name] for name in still}
+        self._still_ids = {name: id(buffer) for name, (buffer, _) in self._still().items()}
+
+    def _compare(self, sums: dict[str, int]) -> None:
+        moved = {name for name, value in self._frozen_sums.items() if sums.get(name, value) != value}
+        for unit in sorted(self.frozen) if moved else ():
+            if not moved.isdisjoint(self.units[unit].params):
+                raise VerificationError(f"frozen unit {unit!r} moved: something writes its weights or its gradients")
+        for name, (buffer, unit) in self._still().items() if moved else ():
+            if name in moved and self._still_ids[name] == id(buffer):  # a new one is a table that grew, not a state
+                raise VerificationError(
+                    f"buffer {name} of frozen unit {unit!r} moved in eval mode: "
+                    "a unit that changes without being trained cannot be frozen, so pin it"
+                )
 
     def _set_modes(self) -> None:
         for path, owners in self._owners.items():
@@ -179,9 +237,19 @@ def _parameter_ids(optimizer: Optimizer) -> set[int]:
 
 
 @torch.no_grad()
-def _bit_sums(parameters: Sequence[Tensor]) -> list[int]:
-    if not parameters:
-        return []
-    device = parameters[0].device
-    sums = [p.detach().contiguous().view(_INTEGERS[p.element_size()]).sum(dtype=torch.int64) for p in parameters]
-    return [int(value) for value in torch.stack([s.to(device) for s in sums]).tolist()]
+def _bit_sums(tensors: Sequence[Tensor]) -> list[int]:
+    sums = [_words(t.detach()).sum(dtype=torch.int64) for t in tensors]
+    result = [0] * len(sums)
+    for device in {s.device for s in sums}:  # one transfer for each
+        mine = [i for i, s in enumerate(sums) if s.device == device]
+        for i, value in zip(mine, torch.stack([sums[i] for i in mine]).tolist(), strict=True):
+            result[i] = value
+    return result
+
+
+def _words(value: Tensor) -> Tensor:
+    """The bits as integers: of 64 bits where they fit, since summing those takes a sixteenth of the time."""
+    real = torch.view_as_real(value) if value.is_complex() else value
+    flat = real.as_strided((real.numel(),), (1,)) if dense(real) else real.reshape(-1)
+    wide = flat.nbytes % 8 == 0 and flat.storage_offset() * flat.element_size() % 8 == 0
+    return flat.view(_WORDS[8 if wide else flat.element_size()])

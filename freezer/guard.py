@@ -1,0 +1,185 @@
+"""Guards around freezing: no block may lose its gradients by it, and the model must stay the one that was surveyed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from freezer.errors import UnitError, VerificationError
+from freezer.trace import clean_name
+from freezer.units import Unit
+
+_FIRST_STEPS = 3
+
+
+class GradientGuard:
+    """At the first update after a change, every block that is still trained must have a gradient.
+
+    Reentrant activation checkpointing gives none where its input needs none, which is so behind a frozen prefix, and
+    no error: the blocks behind silently never train. Blocks that the model skipped in this step are let off.
+
+    It looks at the first few updates and the one after each change; at others its hook returns at once.
+
+    Args:
+        units: in execution order.
+        parameters: the model's, by name.
+        optimizer: its step is what is guarded.
+        modules: the model's, by path, with the model itself as ``""``; without them every block counts as run.
+    """
+
+    def __init__(
+        self,
+        units: Sequence[Unit],
+        parameters: Mapping[str, nn.Parameter],
+        optimizer: Optimizer,
+        *,
+        modules: Mapping[str, nn.Module] | None = None,
+    ) -> None:
+        self._units = [unit for unit in units if unit.used]
+        self._parameters = parameters
+        self._modules = modules
+        self._frozen: frozenset[str] = frozenset()
+        self._seen: set[str] = set()  # blocks that had a gradient in an update that was looked at
+        self._ran: set[str] = set()
+        self._built_graph: set[str] = set()
+        self._due = False
+        self._look = _FIRST_STEPS
+        self._forward_hooks: list[Any] = []
+        self._step_hook = optimizer.register_step_pre_hook(lambda *_: self.before_update())
+
+    def changed(self, frozen: Collection[str]) -> None:
+        """Exactly these units are frozen from now on; the next update is to be guarded."""
+        self._frozen = frozenset(frozen)
+        self._due = True
+        self._ran.clear()
+        self._built_graph.clear()
+        self._look = max(self._look, 1)
+        if self._modules is not None and not self._forward_hooks:
+            for block, path in {u.block: u.modules[0] for u in reversed(self._units) if u.modules}.items():
+                self._forward_hooks.append(self._modules[path].register_forward_pre_hook(self._note(block)))
+
+    def before_update(self) -> None:
+        """Look at the gradients that the optimizer is about to use. Called by its step.
+
+        Raises:
+            VerificationError: names the first active unit of a block that lost its gradients, and the likely cause.
+        """
+        if self._look == 0:
+            return
+        having = self._blocks_with_gradients()
+        due, self._due = self._due, False
+        self._look -= 1
+        self._drop_forward_hooks()
+        if due:
+            self._refuse_loss(having)
+        self._seen |= having
+
+    def close(self) -> None:
+        """Take all hooks off."""
+        self._step_hook.remove()
+        self._drop_forward_hooks()
+
+    def _refuse_loss(self, having: Collection[str]) -> None:
+        behind = False  # whether something in front is frozen
+        for unit in self._units:
+            if unit.name in self._frozen:
+                behind = True
+                continue
+            if unit.block in having:
+                continue
+            if self._modules is None:
+                lost = unit.block in self._seen
+            else:  # one that never had a gradient is another matter, unless it ran without a graph
+                no_graph = behind and unit.block not in self._built_graph
+                lost = unit.block in self._ran and (unit.block in self._seen or no_graph)
+            if lost:
+                raise VerificationError(
+                    f"unit {unit.name!r} is trained but got no gradient in the first step after the frozen units "
+                    f"changed ({len(self._frozen)} frozen). Reentrant activation checkpointing does this behind a "
+                    "frozen prefix: call torch.utils.checkpoint.checkpoint(..., use_reentrant=False)"
+                )
+
+    def _blocks_with_gradients(self) -> set[str]:
+        having: set[str] = set()
+        for unit in self._units:
+            if unit.block not in having and any(self._parameters[n].grad is not None for n in unit.params):
+                having.add(unit.block)
+        return having
+
+    def _note(self, block: str) -> Any:
+        root = self._modules[""] if self._modules is not None else None
+
+        def note(module: nn.Module, args: Any) -> None:  # noqa: ARG001
+            if root is None or root.training:
+                self._ran.add(block)
+                if torch.is_grad_enabled():
+                    self._built_graph.add(block)
+
+        return note
+
+    def _drop_forward_hooks(self) -> None:
+        for hook in self._forward_hooks:
+            hook.remove()
+        self._forward_hooks.clear()
+
+
+class ModelGuard:
+    """The model as it was surveyed: the same parameters, and for each unit the same modules."""
+
+    def __init__(self, model: nn.Module, units: Sequence[Unit]) -> None:
+        self._model = model
+        self._unit_of = {name: unit.name for unit in units for name in unit.params}
+        self._unit_at = {path: unit.name for unit in units for path in unit.modules}
+        self._parameters = {
+            clean_name(n): (p, p.shape, p.dtype) for n, p in model.named_parameters(remove_duplicate=False)
+        }
+        modules = {clean_name(n): m for n, m in model.named_modules()}
+        self._modules = {path: modules[path] for path in self._unit_at if path in modules}
+
+    def check(self) -> None:
+        """Compare with the model as it is now.
+
+        Raises:
+            UnitError: names the unit, and the parameter or module that is another, new, gone or reshaped.
+        """
+        now = {clean_name(n): m for n, m in self._model.named_modules()}
+        for path, module in self._modules.items():
+            if now.get(path) is not module:
+                what = "was replaced" if path in now else "was removed"
+                raise self._error(self._unit_at[path], f"module {path or 'root'} {what}")
+        parameters = {clean_name(n): p for n, p in self._model.named_parameters(remove_duplicate=False)}
+        for name, (parameter, shape, dtype) in self._parameters.items():
+            here = parameters.get(name)
+            if here is None:
+                raise self._error(self._near(name), f"parameter {name} was removed")
+            if here is not parameter:
+                raise self._error(self._near(name), f"parameter {name} was replaced")
+            if here.shape != shape or here.dtype != dtype:
+                change = f"{list(shape)} {dtype} to {list(here.shape)} {here.dtype}"
+                raise self._error(self._near(name), f"parameter {name} changed from {change}")
+        added = next((name for name in parameters if name not in self._parameters), None)
+        if added is not None:
+            raise self._error(self._near(added), f"parameter {added} was added")
+
+    def _near(self, name: str) -> str | None:
+        """The unit of a parameter, or of the innermost module around it that belongs to one."""
+        if name in self._unit_of:
+            return self._unit_of[name]
+        path = name
+        while "." in path:
+            path = path.rsplit(".", 1)[0]
+            inside = [unit for at, unit in self._unit_at.items() if at == path or at.startswith(f"{path}.")]
+            if inside:
+                return inside[0]
+        return None
+
+    def _error(self, unit: str | None, what: str) -> UnitError:
+        where = f"unit {unit!r}" if unit is not None else "a part that is no unit"
+        return UnitError(
+            f"the model changed under the freezer in {where}: {what}. Change models before the freezer sees them, or "
+            "make a new Freezer (and optimizer) afterwards"
+        )
