@@ -48,7 +48,7 @@ def is_drop(module: nn.Module) -> bool:
 
 @dataclass(slots=True)
 class Call:
-    """One execution of a module. ``time`` counts events, ``order`` the executions of layers with weights."""
+    """One execution of a module. ``time`` counts events; ``order`` is the time of a layer with weights, else -1."""
 
     path: str
     time: int
@@ -93,7 +93,6 @@ class _Recorder:
         self.counter = flop_counter()
         self._seen: tuple[int, int, float] = (0, 0, 0.0)
         self._time = 0
-        self._order = 0
         self._stack: list[_Frame] = []
         self._last: Call | None = None
         self._inputs: dict[int, tuple[weakref.ref[Tensor], int]] = {}
@@ -151,8 +150,7 @@ class _Recorder:
             call = Call(path, self._time)
             if path in self.record.owners and not is_norm(module):
                 source = next((a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)), None)
-                call.order, call.input_order = self._order, self._fed(source)
-                self._order += 1
+                call.order, call.input_order = self._time, self._fed(source)
                 for frame in self._stack:
                     frame.container = True
                 call.pair_flops, call.pair_backward = self._early
@@ -161,14 +159,14 @@ class _Recorder:
         self._stack.append(_Frame(path, call))
 
     def _fed(self, source: Tensor | None) -> int:
-        """Position of the first layer that was given this very tensor."""
+        """Time of the first layer that was given this very tensor."""
         if source is None:
-            return self._order
+            return self._time
         known = self._inputs.get(id(source))
         if known is not None and known[0]() is source:
             return known[1]
-        self._inputs[id(source)] = (weakref.ref(source), self._order)
-        return self._order
+        self._inputs[id(source)] = (weakref.ref(source), self._time)
+        return self._time
 
     def _leave(self, path: str, output: Any) -> None:
         self._charge()

@@ -14,19 +14,19 @@ from torch import nn
 
 from freezer.config import UnitGrain
 from freezer.errors import UnitError
-from freezer.trace import Record, clean_name, is_drop, is_norm, owner_of, record_forward
+from freezer.trace import Call, Record, clean_name, is_drop, is_norm, owner_of, record_forward
 
 __all__ = ["Site", "Survey", "Unit", "clean_name", "discover", "survey"]
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """One execution of one weighted module.
+    """One execution of one weighted module, or of a trained norm that runs before the layer whose unit it is in.
 
     Attributes:
-        order: position among all such executions of one forward pass.
-        input_order: position of the first execution that was fed the same tensor: its input needs a gradient only
-            when something before *that* position is trained (parallel branches: q, k, v; shortcuts).
+        order: when it ran, in events of the recorded pass; only comparisons mean something.
+        input_order: when the first execution ran that was fed the same tensor: its input needs a gradient only
+            when something before *that* is trained (parallel branches: q, k, v; shortcuts).
         flops: forward FLOPs of products with weights.
         weight_flops: FLOPs of the weight gradient, 0 where the user froze the weights from the start.
         pair_flops: forward FLOPs without weights (attention), at or after this site and before the next.
@@ -50,7 +50,8 @@ class Unit:
         index: position in execution order, from 0.
         block: name of the block that it belongs to.
         params: names of its trainable parameters (tied names included, each once by their first name).
-        modules: paths of its modules: weighted ones, their norms, dropouts run right after them.
+        modules: paths of its modules: weighted ones, and the norms and dropouts run right after them; those run
+            before them where they stand in the same container and the layer before does not (pre-norm blocks).
         flops: forward FLOPs for the batch of the recorded pass, weightless work after it included.
         activation_bytes: bytes of its modules' outputs for that batch.
         parameters: count of its trainable values.
@@ -143,6 +144,10 @@ class _Group:
 def _attach(model: nn.Module, record: Record, names: Mapping[int, str]) -> list[_Group]:
     """One group for each weighted module, with its norms, dropouts and the parameters of containers around it."""
     modules = {clean_name(n): m for n, m in model.named_modules()}
+    inner: dict[str, list[str]] = {}  # spectral norm iterates in training mode: it sleeps with its layer
+    for path in modules:
+        if owner_of(path) != path:
+            inner.setdefault(owner_of(path), []).append(path)
     executed = {call.path for call in record.calls}
     leaves = {p for p in record.owners if p in executed and not _runs_inside(p, record.owners, executed)}
     weighted = {p for p in leaves if not is_norm(modules[p])}
@@ -150,13 +155,14 @@ def _attach(model: nn.Module, record: Record, names: Mapping[int, str]) -> list[
         weighted = set(leaves)
 
     groups: dict[str, _Group] = {}
-    pending: list[str] = []
+    waiting: list[Call] = []  # norms and dropouts since the last weighted execution
     before: list[tuple[float, str]] = []  # execution time and group of every weighted execution
     current: _Group | None = None
+    settled: set[str] = set()  # norms that have their place
 
     def give(path: str, group: _Group) -> None:
         if path not in group.modules:
-            group.modules.append(path)
+            group.modules += [path, *inner.get(path, ())]
         group.activation_bytes += record.output_bytes.get(path, 0) if path in leaves else 0
         for p in record.owners.get(path, ()):
             _add(group.params, names[id(p)])
@@ -168,9 +174,14 @@ def _attach(model: nn.Module, record: Record, names: Mapping[int, str]) -> list[
                 group = groups[call.path] = _Group(call.path or "root", first=call.order)
                 group.is_embedding = isinstance(modules[call.path], nn.Embedding | nn.EmbeddingBag)
                 give(call.path, group)
-                for path in pending:
-                    give(path, group)
-                pending.clear()
+            for other in waiting:
+                if current is not None and not _closer(other.path, call.path, current.name):
+                    give(other.path, current)
+                    continue
+                give(other.path, group)
+                if any(p.requires_grad for p in record.owners.get(other.path, ())):
+                    group.sites.append(Site(other.time, other.time))
+            waiting.clear()
             trained = any(p.requires_grad for p in record.owners[call.path] if p.dim() >= 2)
             group.sites.append(
                 Site(
@@ -184,13 +195,14 @@ def _attach(model: nn.Module, record: Record, names: Mapping[int, str]) -> list[
             )
             current = group
             before.append((call.time, call.path))
-        elif call.path in leaves or is_drop(modules[call.path]):
-            if any(call.path in g.modules for g in groups.values()) and not is_drop(modules[call.path]):
-                continue  # run again: the first position counts
-            if current is None:
-                pending.append(call.path)
-            else:
-                give(call.path, current)
+        elif is_drop(modules[call.path]) or call.path not in record.owners:
+            waiting.append(call)  # without weights: it belongs to every unit that it serves
+        elif call.path in leaves and call.path not in settled:  # run again: the first position counts
+            settled.add(call.path)
+            waiting.append(call)
+    for other in waiting:
+        if current is not None:
+            give(other.path, current)
 
     for path, owner in record.owners.items():
         if path in leaves:
@@ -204,6 +216,21 @@ def _attach(model: nn.Module, record: Record, names: Mapping[int, str]) -> list[
         for parameter in owner:
             _add(target.params, names[id(parameter)])
     return list(groups.values())
+
+
+def _closer(path: str, one: str, other: str) -> bool:
+    """Whether ``path`` shares more containers with ``one`` than with ``other``."""
+    return _shared(path, one) > _shared(path, other)
+
+
+def _shared(one: str, other: str) -> int:
+    """How many containers, from the top, hold both."""
+    count = 0
+    for a, b in zip(one.split("."), other.split("."), strict=False):
+        if a != b:
+            break
+        count += 1
+    return count
 
 
 def _runs_inside(path: str, owners: Iterable[str], executed: set[str]) -> bool:

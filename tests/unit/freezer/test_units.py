@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils.parametrizations import weight_norm
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from freezer.errors import UnitError
 from freezer.units import discover, survey
@@ -55,6 +55,52 @@ def test_norm_before_any_weight_belongs_to_the_next() -> None:
     assert first.name == "1"
     assert set(first.params) == {"0.weight", "0.bias", "1.weight", "1.bias"}
     assert second.name == "2"
+
+
+def modules_of(model: nn.Module, *args: torch.Tensor) -> dict[str, tuple[str, ...]]:
+    return {unit.name: unit.modules for unit in discover(model, args, {}, "layer")}
+
+
+def test_a_pre_norm_belongs_to_its_own_block_not_to_the_one_before() -> None:
+    found = modules_of(Transformer(), tokens())
+    assert found["blocks.0.q"] == ("blocks.0.q", "blocks.0.norm1"), "before the first block stands the embedding"
+    assert found["blocks.1.q"] == ("blocks.1.q", "blocks.1.norm1")
+    assert found["blocks.1.proj"] == ("blocks.1.proj", "blocks.1.norm2"), "inside of a block: the layer before"
+    assert found["blocks.0.down"] == ("blocks.0.down",)
+    assert found["blocks.2.down"] == ("blocks.2.down", "norm"), "it stands in neither's container"
+
+
+def test_post_norm_and_conv_bn_keep_the_layer_before() -> None:
+    class Output(nn.Module):
+        """As in BERT: linear, dropout, norm over the sum."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense, self.drop, self.norm = nn.Linear(4, 4), nn.Dropout(), nn.LayerNorm(4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.norm(x + self.drop(self.dense(x)))
+
+    layers = nn.Sequential(*(nn.Sequential(Output(), Output()) for _ in range(2)), nn.Linear(4, 2))
+    found = modules_of(layers, torch.randn(2, 4))
+    assert found["0.1.dense"] == ("0.1.dense", "0.1.drop", "0.1.norm")
+    assert found["1.0.dense"] == ("1.0.dense", "1.0.drop", "1.0.norm")
+    assert modules_of(ResNet(), images())["layer1.0.conv2"] == ("layer1.0.conv2", "layer1.0.bn2")
+
+
+def test_the_dropout_of_a_head_stays_awake_with_the_head() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.Dropout(), nn.Linear(4, 2), nn.Dropout()))
+    assert modules_of(model, torch.randn(2, 4)) == {"0": ("0",), "1.1": ("1.1", "1.0", "1.2")}
+
+
+def test_a_norm_without_weights_sleeps_with_the_layer_before() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, affine=False), nn.Linear(4, 2))
+    assert modules_of(model, torch.randn(3, 4))["0"] == ("0", "1")
+
+
+def test_what_a_parametrization_does_belongs_to_its_layer() -> None:
+    model = nn.Sequential(spectral_norm(nn.Linear(4, 4)), nn.Linear(4, 2))
+    assert "0.parametrizations.weight.0" in modules_of(model, torch.randn(2, 4))["0"], "it iterates in training mode"
 
 
 def test_tied_parameters_are_one_unit() -> None:
