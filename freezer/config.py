@@ -141,7 +141,7 @@ class FreezeConfig:
             f"a window of {self.window} snapshots, one every {snapshot_every} steps, needs {first + 1} steps, but "
             f"the run has {total_steps}: use {', or '.join([*ways, 'a longer run'])}",
         )
-        decide_every = self.decide_every or max(1, (total_steps - first) // 12)
+        decide_every = self.decide_every or _interval(self, total_steps) or max(1, (total_steps - first) // 12)
         last = (total_steps - 1) // decide_every * decide_every
         _require(
             last >= max(first, 1) or not reads,
@@ -203,6 +203,52 @@ OPTION_SCHEMAS: dict[str, dict[str, Any]] = {
         "start": {"type": "number", "minimum": 0, "maximum": 1, "description": "Progress at which freezing begins."},
         "level": {"type": "number", "minimum": 0, "maximum": 1, "description": "Share of units frozen at the end."},
     },
+    "freezeout": {
+        "t0": {
+            "type": "number",
+            "minimum": 0,
+            "maximum": 1,
+            "description": "Progress at which the first unit freezes, before `how` shapes it; 0.8 if absent.",
+        },
+        "how": {
+            "type": "string",
+            "enum": ["linear", "squared", "cubic"],
+            "description": "Shape of the freezing times over depth; cubic if absent.",
+        },
+        "scale": {
+            "type": "boolean",
+            "description": "Divide each unit's learning rate by its freezing time (all travel alike); on if absent.",
+        },
+    },
+    "autofreeze": {
+        "intervals": {
+            "type": "integer",
+            "minimum": 2,
+            "description": "Intervals a run over which gradients are summed, instead of decide_every.",
+        },
+    },
+    "egeria": {
+        "window": {
+            "type": "integer",
+            "minimum": 2,
+            "description": "Stages over which plasticity is averaged and its slope taken; 3 if absent.",
+        },
+        "patience": {
+            "type": "integer",
+            "minimum": 1,
+            "description": "Stages in a row with a slope below the tolerance that freeze the front block; 2 if absent.",
+        },
+        "tolerance": {
+            "type": "number",
+            "minimum": 0,
+            "description": "Slope that counts as flat, as a share of the average plasticity a stage; 0.2 if absent.",
+        },
+        "reference_every": {
+            "type": "integer",
+            "minimum": 1,
+            "description": "Stages between two int8 reference models; 1 if absent.",
+        },
+    },
     "random": {
         "share": {"type": "number", "minimum": 0, "maximum": 1, "description": "Expected share of frozen unit-steps."},
     },
@@ -214,8 +260,15 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
     "integer": (int,),
     "number": (int, float),
+    "boolean": (bool,),
     "array": (list, tuple),
 }
+
+
+def _interval(config: FreezeConfig, total_steps: int) -> int | None:
+    """Steps between stages where the option ``intervals`` of ``autofreeze`` sets them."""
+    count = config.options.get("intervals") if config.policy == "autofreeze" else None
+    return max(1, total_steps // count) if isinstance(count, int) and count > 0 else None
 
 
 def check_options(config: FreezeConfig) -> None:
@@ -234,6 +287,9 @@ def check_options(config: FreezeConfig) -> None:
     if config.policy == "static":
         both = ("units" in config.options) + ("first" in config.options)
         _require(both == 1, "/options", "policy 'static' needs exactly one of the options 'units' and 'first'")
+    if config.policy == "autofreeze":
+        both = "intervals" in config.options and config.decide_every is not None
+        _require(not both, "/options/intervals", "give 'intervals' or decide_every, not both")
     if config.policy == "smartfrz-paper":
         hint = (
             "policy 'smartfrz-paper' needs the option 'weights': none are shipped; train them with the predictor tools"
@@ -245,11 +301,13 @@ def check_options(config: FreezeConfig) -> None:
 
 def _check_value(schema: dict[str, Any], value: Any, pointer: str) -> None:
     kind = schema["type"]
-    fits = isinstance(value, _TYPES[kind]) and not isinstance(value, bool)
+    fits = isinstance(value, _TYPES[kind]) and (kind == "boolean" or not isinstance(value, bool))
     _require(fits, pointer, f"must be of type {kind}, not {type(value).__name__}")
     if kind == "array":
         for position, item in enumerate(value):
             _check_value(schema["items"], item, f"{pointer}/{position}")
+    allowed = schema.get("enum", (value,))
+    _require(value in allowed, pointer, f"must be one of {', '.join(map(repr, allowed))}")
     low, high = schema.get("minimum"), schema.get("maximum")
     _require(low is None or value >= low, pointer, f"must be at least {low}")
     _require(high is None or value <= high, pointer, f"must be at most {high}")

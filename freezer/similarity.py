@@ -60,3 +60,18 @@ def _hollow(matrix: Tensor) -> Tensor:
     copy = matrix.to(torch.float64, copy=True)
     copy.fill_diagonal_(0.0)
     return copy
+
+
+def similarity_preserving_loss(first: Tensor, second: Tensor) -> float:
+    """How differently two representations ``(b, ...)`` of one minibatch arrange its samples; 0 where alike.
+
+    Gram matrices over the samples with rows of length 1; the mean of their squared differences. In [0, 4 / b].
+    Source: Tung & Mori, "Similarity-Preserving Knowledge Distillation" (ICCV 2019), eqs. 2 to 4.
+
+    Raises:
+        ValueError: different numbers of samples.
+    """
+    if first.shape[:1] != second.shape[:1]:
+        raise ValueError(f"need the same samples on both sides, got {tuple(first.shape)} and {tuple(second.shape)}")
+    left, right = (torch.nn.functional.normalize(gram(part.to(torch.float32)), dim=1) for part in (first, second))
+    return float((left - right).square().mean())

@@ -1,7 +1,9 @@
 """Freezing policies: :func:`make` builds the one that the settings name. Nothing heavy is loaded before that.
 
-Other distributions add policies by an entry point in the group ``smartfrz.policies``: a callable that takes the
-:class:`~freezer.config.FreezeConfig`, checks ``options`` itself, and returns a policy.
+Other distributions add policies by an entry point in the group ``smartfrz.policies``: a callable, mostly a class, that
+takes the :class:`~freezer.config.FreezeConfig`, checks ``options`` itself, and gives an object with
+``decide(context)``.
+What else a policy may have is in :class:`freezer.policies.base.Policy`.
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ _BUILT_IN = {
     "progress-only": "freezer.policies.learned:from_config",
     "static": "freezer.policies.static:StaticPolicy",
     "linear": "freezer.policies.linear:LinearPolicy",
+    "freezeout": "freezer.policies.freezeout:FreezeOutPolicy",
+    "autofreeze": "freezer.policies.autofreeze:AutoFreezePolicy",
+    "egeria": "freezer.policies.egeria:EgeriaPolicy",
     "none": "freezer.policies.controls:NonePolicy",
     "random": "freezer.policies.controls:RandomPolicy",
 }
@@ -33,19 +38,20 @@ def make(config: FreezeConfig) -> Policy:
     """The policy that ``config.policy`` names.
 
     Raises:
-        ConfigError: no policy of that name, or options it does not take; with a pointer.
+        ConfigError: no policy of that name, one that cannot decide, or options it does not take; with a pointer.
         PredictorError: predictor weights that are missing, damaged or made for other features.
     """
     if config.policy in _BUILT_IN:
         check_options(config)
         module, _, name = _BUILT_IN[config.policy].partition(":")
-        policy: Policy = getattr(importlib.import_module(module), name)(config)
-        return policy
+        built_in: Policy = getattr(importlib.import_module(module), name)(config)
+        return built_in
     found = _registered().get(config.policy)
     if found is None:
         raise ConfigError(f"unknown policy {config.policy!r}; known: {', '.join(available())}", "/policy")
-    policy = found.load()(config)
-    return policy
+    from freezer.policies.base import complete  # it knows units, and with them torch
+
+    return complete(found.load()(config), config.policy)
 
 
 def available() -> list[str]:

@@ -6,14 +6,14 @@ import hashlib
 from typing import Any
 
 from freezer.config import FreezeConfig
-from freezer.policies.base import PolicyContext, Verdict
-from freezer.policies.stateless import Stateless
+from freezer.policies.base import Defaults, PolicyContext, Verdict
 
 
-class NonePolicy(Stateless):
+class NonePolicy(Defaults):
     """Full training under the same engine."""
 
     name = "none"
+    calendar = True
 
     def __init__(self, config: FreezeConfig) -> None:
         del config
@@ -23,13 +23,14 @@ class NonePolicy(Stateless):
         return []
 
 
-class RandomPolicy:
+class RandomPolicy(Defaults):
     """Every unit freezes at a random moment, so that a ``share`` of all unit-steps is expected to be frozen (mode any).
 
     The moment is a hash of seed and name: no state, the same in every process and after every resume.
     """
 
     name = "random"
+    calendar = True
 
     def __init__(self, config: FreezeConfig) -> None:
         self.seed = config.seed

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from freezer.config import FreezeConfig
 from freezer.errors import ConfigError
-from freezer.policies.base import PolicyContext, Verdict
-from freezer.policies.stateless import Stateless
+from freezer.policies.base import Defaults, PolicyContext, Verdict
 from freezer.predictor.features import Window, to_values
 from freezer.predictor.model import load_predictor
 from freezer.predictor.networks import Predictor
 
 
-class LearnedPolicy(Stateless):
+class LearnedPolicy(Defaults):
     """Asks a predictor about every active unit whose window is full; the others get no verdict.
 
     Half a window is no evidence: weights that the warm-up hardly moves look converged in it.

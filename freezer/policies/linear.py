@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from freezer.config import FreezeConfig
-from freezer.policies.base import PolicyContext, Verdict
-from freezer.policies.stateless import Stateless
+from freezer.policies.base import Defaults, PolicyContext, Verdict
 
 
 def frozen_count(progress: float, units: int, start: float, level: float) -> int:
@@ -14,10 +13,11 @@ def frozen_count(progress: float, units: int, start: float, level: float) -> int
     return int(units * level * (progress - start) / (1.0 - start))
 
 
-class LinearPolicy(Stateless):
+class LinearPolicy(Defaults):
     """Options: ``start`` (progress at which freezing begins, 0.5) and ``level`` (share frozen at the end, 1.0)."""
 
     name = "linear"
+    calendar = True
 
     def __init__(self, config: FreezeConfig) -> None:
         self.start = float(config.options.get("start", 0.5))

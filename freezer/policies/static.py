@@ -1,17 +1,18 @@
-"""``static``: the named units, or the first k, are frozen from the first freezing stage on."""
+"""``static``: the named units, or the first k, are frozen from before the first step on."""
 
 from __future__ import annotations
 
 from freezer.config import FreezeConfig
 from freezer.errors import ConfigError
-from freezer.policies.base import PolicyContext, Verdict
-from freezer.policies.stateless import Stateless
+from freezer.policies.base import Defaults, PolicyContext, Verdict
 
 
-class StaticPolicy(Stateless):
+class StaticPolicy(Defaults):
     """Options: ``units`` (names) or ``first`` (how many from the input)."""
 
     name = "static"
+    calendar = True
+    at_start = True
 
     def __init__(self, config: FreezeConfig) -> None:
         self.units: tuple[str, ...] = tuple(config.options.get("units", ()))

@@ -149,8 +149,12 @@ DATASETS: dict[str, Entry] = _entries(
 _POLICIES = {
     "smartfrz": "Calibrated attention predictor over the window of each unit's weights; the default.",
     "smartfrz-paper": "The paper's predictor on raw weight windows; needs weights that you train, none are shipped.",
-    "static": "The named or the first units are frozen from the first freezing stage on.",
+    "static": "The named or the first units are frozen from the start.",
     "linear": "Freeze a share of the units that grows linearly from a start to a level.",
+    "freezeout": "Calendar (Brock et al. 2017): each unit's learning rate falls along its own cosine, then it freezes.",
+    "autofreeze": "Freezes blocks whose summed gradients change least from one interval to the next (Liu et al. 2021).",
+    "egeria": "Freezes the front block once its activations stop moving against an int8 reference; thaws when the "
+    "learning rate falls tenfold (Wang et al. 2023).",
     "none": "Never freeze: full training, measured the same way.",
     "random": "Control: every unit freezes at a random moment; `share` sets how much is expected to be frozen.",
     "progress-only": "Control: a predictor that sees only how far training is.",

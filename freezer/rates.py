@@ -1,0 +1,125 @@
+"""A learning rate for each unit, without touching the user's parameter groups between two steps.
+
+While ``optimizer.step`` runs, the optimizer sees groups split by rate; before and after it sees the user's own, so that
+schedulers, ``state_dict`` and everything else know nothing. An optimizer's state belongs to parameters, not to groups.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from freezer.errors import ConfigError
+
+Group = dict[str, Any]
+
+
+class UnitRates:
+    """Scales the initial learning rate of each unit's parameters in every ``optimizer.step`` from now on.
+
+    The step is wrapped, not hooked: PyTorch runs no post-hook after a step that raises, and the user would be left with
+    split groups. A unit with factor 0 is left out of the step: neither its weights nor its moments change, whereas a
+    rate of 0 would still flip the sign of a zero and let NaN in.
+
+    Args:
+        optimizer: any optimizer whose update of a parameter depends on its group and its own state alone (SGD, Adam and
+            their kin, foreach and fused forms included).
+        unit_of: unit by ``id`` of the parameter; parameters of no unit keep their group's rate.
+        rates: asked at every step for the factors, finite and not negative; units left out keep their group's rate.
+        initial: initial rate of each group, where a run is resumed; by default ``initial_lr`` of the group or its
+            ``lr`` now.
+
+    Raises:
+        ConfigError: an optimizer that updates all parameters as one (LBFGS).
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        unit_of: Mapping[int, str],
+        rates: Callable[[], Mapping[str, float]],
+        *,
+        initial: Sequence[float] | None = None,
+    ) -> None:
+        if isinstance(optimizer, torch.optim.LBFGS):
+            raise ConfigError(
+                "LBFGS moves all parameters as one: it cannot have a learning rate for each unit", "/policy"
+            )
+        self.optimizer = optimizer
+        self.initial = [float(g.get("initial_lr", g["lr"])) for g in optimizer.param_groups]
+        if initial is not None:
+            if len(initial) != len(self.initial):
+                raise ConfigError(f"{len(initial)} initial rates for {len(self.initial)} parameter groups")
+            self.initial = [float(rate) for rate in initial]
+        self._unit_of = dict(unit_of)
+        self._rates = rates
+        self._open = True
+        self._had = optimizer.__dict__.get("step")
+        inner: Any = optimizer.step
+        # a bound method with the attributes of what it wraps: schedulers wrap it again and look for their mark on it
+        self._bound = MethodType(functools.wraps(inner.__func__)(self._step(inner)), optimizer)
+        optimizer.__dict__["step"] = self._bound
+
+    def _step(self, inner: Callable[..., Any]) -> Callable[..., Any]:
+        def step(optimizer: Optimizer, *args: Any, **kwargs: Any) -> Any:
+            factors = self._rates() if self._open else {}
+            if not factors:
+                return inner(*args, **kwargs)
+            groups = optimizer.param_groups
+            optimizer.param_groups = self._split(groups, factors)
+            try:
+                return inner(*args, **kwargs)
+            finally:
+                optimizer.param_groups = groups
+
+        return step
+
+    def _split(self, groups: Sequence[Group], factors: Mapping[str, float]) -> list[Group]:
+        """New groups over the same parameters, in the same order within each rate."""
+        bad = next((name for name, f in factors.items() if not (math.isfinite(f) and f >= 0.0)), None)
+        if bad is not None:
+            raise ConfigError(f"the policy gives unit {bad!r} the learning-rate factor {factors[bad]}", "/policy")
+        result: list[Group] = []
+        for position, group in enumerate(groups):
+            own: list[Any] = []
+            scaled: dict[float, list[Any]] = {}
+            for parameter in group["params"]:
+                factor = factors.get(self._unit_of.get(id(parameter), ""))
+                if factor is None:
+                    own.append(parameter)
+                elif factor > 0.0:
+                    scaled.setdefault(factor, []).append(parameter)
+            if own:
+                result.append({**group, "params": own})
+            for factor, parameters in scaled.items():
+                rate = _like(group["lr"], self._start(position, group) * factor)
+                result.append({**group, "params": parameters, "lr": rate})
+        return result
+
+    def _start(self, position: int, group: Group) -> float:
+        """A group's initial rate; a group added later brings its own."""
+        if position < len(self.initial):
+            return self.initial[position]
+        return float(group["initial_lr"] if "initial_lr" in group else group["lr"])
+
+    def close(self) -> None:
+        """The optimizer steps as before. Where somebody wrapped the step again, ours stays inside and does nothing."""
+        self._open = False
+        if self.optimizer.__dict__.get("step") is not self._bound:
+            return
+        if self._had is None:
+            del self.optimizer.__dict__["step"]
+        else:
+            self.optimizer.__dict__["step"] = self._had
+
+
+def _like(rate: Any, value: float) -> Any:
+    """``value`` as a float, or as a new tensor where the rate is one (capturable optimizers)."""
+    return torch.full_like(rate, value) if isinstance(rate, Tensor) else value
