@@ -48,5 +48,6 @@ class Enactor:
         applier = self._found.applier
         self._proxy.use(self._model)  # the old wrapper's hooks must be gone before the new one's come
         applier.apply(plan.frozen)
-        self._proxy.use(self._parallel.wrap(self._model, first=first, unused=applier.unused))
+        ignore = [*applier.unused, *applier.still_buffers]
+        self._proxy.use(self._parallel.wrap(self._model, first=first, ignore=ignore))
         self._found.price(plan.frozen)

@@ -10,12 +10,16 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch._C._distributed_c10d import GradBucket
+from torch._C._distributed_c10d import GradBucket, _broadcast_coalesced
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from freezer import errors
 from freezer.errors import AgreementError, ConfigError, FreezerError
+from freezer.proxy import ModelProxy
+from freezer.trace import clean_name
+
+_BUCKET_BYTES = 250 * 1024 * 1024  # as DDP's own
 
 
 class ParallelStrategy(Protocol):
@@ -24,8 +28,17 @@ class ParallelStrategy(Protocol):
     rank: int
     world_size: int
 
-    def wrap(self, model: nn.Module, *, first: bool, unused: Collection[str] = ()) -> nn.Module:
-        """The module to call in training. Called anew whenever the set of trained parameters changed."""
+    def wrap(self, model: nn.Module, *, first: bool, ignore: Collection[str] = ()) -> nn.Module:
+        """The module to call in training. Called anew, on all ranks, whenever the set of trained parameters changed.
+
+        Frozen parameters (``requires_grad`` off) cost nothing.
+
+        Args:
+            model: the bare model.
+            first: whether ranks may still hold different weights: then rank 0's are sent to all.
+            ignore: names of trainable parameters that take no part and of buffers that no longer change: not
+                synchronised while training. The buffers are made rank 0's once, here.
+        """
 
     def share(self, message: dict[str, Any] | FreezerError | None) -> dict[str, Any]:
         """Rank 0's message (JSON values) on every rank; rank 0's error is raised on every rank."""
@@ -43,7 +56,7 @@ class Single:
     rank = 0
     world_size = 1
 
-    def wrap(self, model: nn.Module, *, first: bool, unused: Collection[str] = ()) -> nn.Module:  # noqa: ARG002
+    def wrap(self, model: nn.Module, *, first: bool, ignore: Collection[str] = ()) -> nn.Module:  # noqa: ARG002
         return model
 
     def share(self, message: dict[str, Any] | FreezerError | None) -> dict[str, Any]:
@@ -98,18 +111,23 @@ class DDP:
         self.control = control_group or dist.new_group(self._ranks, timeout=timeout, backend="gloo")
         self._counter = _ReducedBytes(group)
 
-    def wrap(self, model: nn.Module, *, first: bool, unused: Collection[str] = ()) -> nn.Module:
+    def wrap(self, model: nn.Module, *, first: bool, ignore: Collection[str] = ()) -> nn.Module:
         """A fresh wrapper. Weights are sent from rank 0 only the first time; later they are equal already.
 
         Gradients are views of the buckets, which saves their copy: 42 MB of 847 at the peak with 22 million
         parameters. Bits are the same, since a frozen parameter has no gradient and so no view.
         """
-        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(  # type: ignore[no-untyped-call]
-            model, list(unused)
-        )
-        wrapper = DistributedDataParallel(
-            model, process_group=self.group, init_sync=first, gradient_as_bucket_view=True
-        )
+        names, tensors = _ignored(model, ignore, parameters=first)
+        if tensors:  # batch statistics were each rank's own since the last broadcast
+            _broadcast_coalesced(self.group, tensors, _BUCKET_BYTES, 0)
+        # the attribute alone, for the time of the wrapping: DDP's setter also marks the tensors, for good
+        model._ddp_params_and_buffers_to_ignore = names  # type: ignore[assignment]
+        try:
+            wrapper = DistributedDataParallel(
+                model, process_group=self.group, init_sync=first, gradient_as_bucket_view=True
+            )
+        finally:
+            del model._ddp_params_and_buffers_to_ignore
         wrapper.register_comm_hook(self._counter, _count_and_reduce)
         return wrapper
 
@@ -142,6 +160,25 @@ class DDP:
         return seen
 
 
+def _ignored(model: nn.Module, chosen: Collection[str], *, parameters: bool) -> tuple[list[str], list[torch.Tensor]]:
+    """What DDP is to pass over: every name of the chosen tensors, and the tensors that ranks may hold unequally.
+
+    DDP asks by a name for each module, so that tied tensors have several, and what the root holds itself has two.
+    """
+    wanted = set(chosen)
+    own = [(path, module) for path, module in model.named_modules(remove_duplicate=False)]
+    held = [
+        (f"{path}.{name}" if path else name, tensor)
+        for path, module in own
+        for name, tensor in (*module._parameters.items(), *module._buffers.items())
+        if tensor is not None
+    ]
+    tensors = {id(tensor): tensor for name, tensor in held if clean_name(name) in wanted}
+    names = [name for name, tensor in held if id(tensor) in tensors]
+    send = [t.detach() for t in tensors.values() if parameters or not isinstance(t, nn.Parameter)]
+    return [*names, *(f".{name}" for name in names if "." not in name)], send
+
+
 def detect() -> ParallelStrategy:
     """DDP where a process group of several ranks is up, else a single process."""
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
@@ -157,6 +194,8 @@ def refuse_unsupported(model: nn.Module) -> None:
     """
     for module in model.modules():
         kind = type(module).__name__
+        if isinstance(module, ModelProxy):
+            raise ConfigError("this is the model of another Freezer: pass the bare model, not freezer.model")
         if kind == "OptimizedModule" or getattr(module, "_compiled_call_impl", None) is not None:
             raise ConfigError("torch.compile is not supported yet: pass the model before compiling it")
         if isinstance(module, DistributedDataParallel | nn.DataParallel):
