@@ -218,3 +218,30 @@ def test_checksums_of_other_precisions(dtype: torch.dtype) -> None:
         model.weight[1, 1] *= -1
     changed = {name for name, total in applier.checksums().items() if total != before[name]}
     assert changed == {"weight"}
+
+
+class TestStillBuffers:
+    def test_they_are_those_of_modules_whose_units_are_all_frozen(self) -> None:
+        model, batch = ResNet(), images()
+        _, applier = prepared(model, batch)
+        assert applier.still_buffers == []
+        applier.apply(["conv", "layer1.0.conv1"])
+        names = ("running_mean", "running_var", "num_batches_tracked")
+        assert set(applier.still_buffers) == {f"{bn}.{n}" for bn in ("bn", "layer1.0.bn1") for n in names}
+        applier.apply(["conv"])
+        assert set(applier.still_buffers) == {f"bn.{n}" for n in names}
+
+    def test_one_that_moves_all_the_same_is_named(self) -> None:
+        model, batch = ResNet(), images()
+        _, applier = prepared(model, batch)
+        applier.apply(["conv"])
+        model.bn.running_mean += 1
+        with pytest.raises(VerificationError, match=r"bn\.running_mean of frozen unit 'conv' moved in eval mode"):
+            applier.apply([])
+
+    def test_a_table_that_grew_is_no_state(self) -> None:
+        model, batch = ResNet(), images()
+        _, applier = prepared(model, batch)
+        applier.apply(["conv"])
+        model.bn.running_mean = torch.zeros(4)
+        applier.apply([])
