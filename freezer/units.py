@@ -167,6 +167,9 @@ def _attach(model: nn.Module, record: Record, names: Mapping[int, str]) -> list[
         for p in record.owners.get(path, ()):
             _add(group.params, names[id(p)])
 
+    def fixed(group: _Group) -> bool:
+        return not any(p.requires_grad for path in group.modules for p in record.owners.get(path, ()))
+
     for call in record.calls:
         if call.path in weighted:
             group = groups.get(call.path)
@@ -175,7 +178,9 @@ def _attach(model: nn.Module, record: Record, names: Mapping[int, str]) -> list[
                 group.is_embedding = isinstance(modules[call.path], nn.Embedding | nn.EmbeddingBag)
                 give(call.path, group)
             for other in waiting:
-                if current is not None and not _closer(other.path, call.path, current.name):
+                # behind what the user froze (the base of an adapter), a dropout serves what is trained
+                tie = other.path not in record.owners and current is not None and fixed(current)
+                if current is not None and not _closer(other.path, call.path, current.name, tie):
                     give(other.path, current)
                     continue
                 give(other.path, group)
@@ -218,9 +223,10 @@ def _attach(model: nn.Module, record: Record, names: Mapping[int, str]) -> list[
     return list(groups.values())
 
 
-def _closer(path: str, one: str, other: str) -> bool:
-    """Whether ``path`` shares more containers with ``one`` than with ``other``."""
-    return _shared(path, one) > _shared(path, other)
+def _closer(path: str, one: str, other: str, tie: bool) -> bool:
+    """Whether ``path`` shares more containers with ``one`` than with ``other``; ``tie`` if as many."""
+    here, there = _shared(path, one), _shared(path, other)
+    return here > there or (tie and here == there)
 
 
 def _shared(one: str, other: str) -> int:

@@ -93,6 +93,12 @@ def test_the_dropout_of_a_head_stays_awake_with_the_head() -> None:
     assert modules_of(model, torch.randn(2, 4)) == {"0": ("0",), "1.1": ("1.1", "1.0", "1.2")}
 
 
+def test_the_dropout_of_an_adapter_sleeps_with_the_adapter() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(), nn.Linear(4, 4), nn.Linear(4, 2))
+    model[0].requires_grad_(False)
+    assert modules_of(model, torch.randn(2, 4)) == {"2": ("2", "1"), "3": ("3",)}
+
+
 def test_a_norm_without_weights_sleeps_with_the_layer_before() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, affine=False), nn.Linear(4, 2))
     assert modules_of(model, torch.randn(3, 4))["0"] == ("0", "1")
