@@ -231,15 +231,18 @@ class Freezer:
             message: dict[str, Any] | FreezerError | None = None
             if self.parallel.rank == 0:
                 try:
-                    plan, self._planner = make_plan(
+                    planned = make_plan(
                         self.plan,
                         self._planner,
                         self._decisions.take(stage),
-                        found.units,
+                        found._survey,
                         self.config,
                         step=self._step,
+                        total_steps=self._step + 10**9,  # to come: the real length; until then no change is refused
                         pinned=found.pinned,
+                        calendar=getattr(self._decisions.policy, "calendar", False),
                     )
+                    plan, self._planner = planned.plan, planned.state
                     message = {"plan": plan.to_dict(), "step": self._step, "planner": self._planner.to_dict()}
                 except FreezerError as error:
                     message = error

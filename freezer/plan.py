@@ -1,4 +1,4 @@
-"""What is frozen, from which step on: one immutable value that all ranks hold alike."""
+"""What is frozen, from which step on, and what the planner remembers: immutable values that all ranks hold alike."""
 
 from __future__ import annotations
 
@@ -57,3 +57,28 @@ class FreezePlan:
     def from_dict(cls, values: Mapping[str, Any]) -> FreezePlan:
         """Inverse of :meth:`to_dict`."""
         return cls(values["seq"], values["step"], tuple(values["frozen"]), dict(values["probabilities"]))
+
+
+@dataclass(frozen=True, slots=True)
+class PlannerState:
+    """What the planner carries from one freezing stage to the next.
+
+    Attributes:
+        streaks: positive verdicts in a row of each unit that is not frozen; units without any are left out.
+        thawed: completed optimizer steps at the last thaw of each unit that was thawed and not frozen again.
+    """
+
+    streaks: Mapping[str, int] = field(default_factory=dict)
+    thawed: Mapping[str, int] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {"streaks": dict(self.streaks), "thawed": dict(self.thawed)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> PlannerState:
+        """Inverse of :meth:`to_dict`; checkpoints from before there was thawing have no ``thawed``."""
+        return cls(
+            {str(name): int(count) for name, count in values["streaks"].items()},
+            {str(name): int(step) for name, step in values.get("thawed", {}).items()},
+        )

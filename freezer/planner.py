@@ -1,130 +1,114 @@
-"""PURE: verdicts and settings in, a plan out. Nothing here touches a model, a clock or another process."""
+"""PURE: verdicts and prices in, a plan out. Nothing here touches a model, a clock or another process."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
-from typing import Any
+from dataclasses import dataclass
 
 from freezer.config import FreezeConfig
-from freezer.errors import ConfigError, PlanError
-from freezer.plan import FreezePlan
+from freezer.cost import step_flops
+from freezer.errors import PlanError
+from freezer.plan import FreezePlan, PlannerState
+from freezer.planner_checks import check, check_honoured, head_of, resolve_pins
+from freezer.planner_commands import following, forgotten, freeze, released, room, thaw
 from freezer.policies.base import Verdict
-from freezer.units import Unit
+from freezer.units import Survey, Unit
+from freezer.worth import Held, Price, price, shortfall
+
+__all__ = [
+    "Planned",
+    "PlannerState",
+    "check",
+    "check_honoured",
+    "freeze",
+    "head_of",
+    "make_plan",
+    "resolve_pins",
+    "thaw",
+]
 
 
 @dataclass(frozen=True, slots=True)
-class PlannerState:
-    """Positive verdicts in a row of each unit; units without any are left out."""
+class Planned:
+    """What came of one freezing stage.
 
-    streaks: Mapping[str, int] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"streaks": dict(self.streaks)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> PlannerState:
-        return cls({str(name): int(count) for name, count in values["streaks"].items()})
-
-
-def head_of(units: Sequence[Unit]) -> str | None:
-    """The last unit that runs. It is never frozen: something must be left to train."""
-    return next((unit.name for unit in reversed(units) if unit.used), None)
-
-
-def resolve_pins(pins: Sequence[str], units: Sequence[Unit]) -> frozenset[str]:
-    """Names of the units that the user's names, blocks or ``*`` patterns mean.
-
-    Raises:
-        ConfigError: one of them matches nothing; its pointer says which.
+    Attributes:
+        plan: in force from now on; the plan before it where nothing changed.
+        state: for the next stage.
+        price: of a step under the plan.
+        refused: why units that have converged stay active all the same (the change would not pay), or ``None``.
     """
-    found: set[str] = set()
-    for position, pin in enumerate(pins):
-        matched = {u.name for u in units if pin in (u.name, u.block) or fnmatchcase(u.name, pin)}
-        if not matched:
-            known = ", ".join(u.name for u in units)
-            raise ConfigError(f"pin {pin!r} matches no unit; units: {known}", f"/pin/{position}")
-        found |= matched
-    return frozenset(found)
 
-
-def check(plan: FreezePlan, units: Sequence[Unit], pinned: Collection[str] = ()) -> None:
-    """Refuse a plan that must not be applied.
-
-    Raises:
-        PlanError: it names an unknown, pinned or unused unit, a unit twice, or leaves nothing to train.
-    """
-    known = {unit.name: unit for unit in units}
-    for name in plan.frozen:
-        if name not in known:
-            raise PlanError(f"plan {plan.seq} freezes {name!r}, which is no unit of this model")
-        if name in pinned:
-            raise PlanError(f"plan {plan.seq} freezes {name!r}, which is pinned")
-        if not known[name].used:
-            raise PlanError(f"plan {plan.seq} freezes {name!r}, which never runs")
-    if len(set(plan.frozen)) != len(plan.frozen):
-        raise PlanError(f"plan {plan.seq} names a unit twice: {', '.join(plan.frozen)}")
-    head = head_of(units)
-    if head in plan.frozen:
-        raise PlanError(f"plan {plan.seq} freezes {head!r}, the last unit: nothing would be left to train")
-
-
-def check_honoured(options: Mapping[str, Any], plan: FreezePlan, units: Sequence[Unit]) -> None:
-    """Units that policy ``static`` was told to freeze must be: settings that cancel each other must not be a no-op.
-
-    Raises:
-        ConfigError: names the first unit that is not, and what may stand in the way.
-    """
-    first = [unit.name for unit in units if unit.used][: options.get("first", 0)]
-    wanted = [(name, f"/options/units/{i}") for i, name in enumerate(options.get("units", ()))]
-    for name, pointer in wanted or [(name, "/options/first") for name in first]:
-        if name not in plan.frozen:
-            raise ConfigError(
-                f"{name!r} is named to be frozen but cannot be: it is the last unit, pinned, beyond max_frozen_ratio, "
-                'or not at the input (then set mode to "any", or name every unit before it too)',
-                pointer,
-            )
+    plan: FreezePlan
+    state: PlannerState
+    price: Price
+    refused: str | None = None
 
 
 def make_plan(
     before: FreezePlan,
     state: PlannerState,
     verdicts: Sequence[Verdict],
-    units: Sequence[Unit],
+    survey: Survey,
     config: FreezeConfig,
     *,
     step: int,
+    total_steps: int,
     pinned: Collection[str] = (),
-) -> tuple[FreezePlan, PlannerState]:
-    """The plan that takes effect after ``step`` completed steps, and the state for the next stage.
+    calendar: bool = False,
+    held: Held | None = None,
+) -> Planned:
+    """The plan that takes effect after ``step`` completed steps of ``total_steps``.
 
-    Hysteresis: a unit freezes after ``config.patience`` positive verdicts in a row. Verdicts without a probability
-    come from a calendar, not from noisy evidence, and count at once. Frozen units stay frozen.
+    Thaws come first and are never weighed against FLOPs. A unit is ready to freeze after ``config.patience`` positive
+    verdicts in a row; verdicts without a probability are no noisy evidence and count at once. Units that are ready
+    and may freeze (mode, pins, ratio) do so together if that pays (:func:`freezer.worth.shortfall`); else they stay
+    candidates. ``calendar`` exempts from both. Frozen units stay frozen until something thaws them.
+
+    Args:
+        held: bytes for :attr:`Planned.price`; decisions never depend on them.
 
     Raises:
-        PlanError: a verdict on an unknown unit, two on the same, or a probability that is none.
+        PlanError: a verdict on an unknown unit, two on the same, one that is both converged and thaw, the thaw of a
+            unit that is not frozen, or a probability that is none.
     """
+    units = survey.units
+    stage = step - config.decision_delay
     said = _by_unit(verdicts, units)
+    # what was thawed since the stage began was judged while it was still frozen: too old to act upon
+    said = {n: v for n, v in said.items() if n in before.frozen or n not in state.thawed or state.thawed[n] < stage}
+    for name, verdict in said.items():
+        if verdict.thaw and name not in before.frozen:
+            raise PlanError(f"the policy thaws {name!r}, which is not frozen")
+    gone = [name for name, verdict in said.items() if verdict.thaw]
+    base, state = released(before, state, gone, units, config, step=step)
+
     streaks: dict[str, int] = {}
     ready: set[str] = set()
     for name, verdict in said.items():
         if verdict.converged and name not in before.frozen:
             streaks[name] = state.streaks.get(name, 0) + 1
-            if streaks[name] >= config.patience or verdict.probability is None:
+            if calendar or verdict.probability is None or streaks[name] >= config.patience:
                 ready.add(name)
 
-    frozen = _choose(set(before.frozen), ready - set(pinned), units, config)
-    probabilities = dict(before.probabilities)
-    probabilities.update({n: v.probability for n, v in said.items() if v.probability is not None})
-    changed = frozen != before.frozen
-    plan = FreezePlan(before.seq + changed, step if changed else before.step, frozen, probabilities)
+    frozen = _choose(set(base.frozen), ready - set(pinned), units, config)
+    refused = None
+    if frozen != base.frozen and not calendar:
+        costs = [step_flops(survey, names).total for names in (base.frozen, frozen, ())]
+        refused = shortfall(*costs, total_steps - step, config.min_gain)
+        if refused is not None:
+            added = ", ".join(name for name in frozen if name not in base.frozen)
+            refused, frozen = f"{added}: {refused}", base.frozen
+    plan = following(before, frozen, step)
+    probabilities = {**before.probabilities, **{n: v.probability for n, v in said.items() if v.probability is not None}}
+    plan = FreezePlan(plan.seq, plan.step, plan.frozen, probabilities)
     check(plan, units, pinned)
-    return plan, PlannerState({n: count for n, count in streaks.items() if n not in frozen})
+    state = forgotten(PlannerState(streaks, state.thawed), frozen)
+    return Planned(plan, state, price(survey, frozen, held), refused)
 
 
-def _by_unit(verdicts: Sequence[Verdict], units: Sequence[Unit]) -> dict[str, Verdict]:
+def _by_unit(verdicts: Sequence[Verdict], units: Sequence[Unit]) -> Mapping[str, Verdict]:
     known = {unit.name for unit in units}
     said: dict[str, Verdict] = {}
     for verdict in verdicts:
@@ -135,6 +119,8 @@ def _by_unit(verdicts: Sequence[Verdict], units: Sequence[Unit]) -> dict[str, Ve
             raise PlanError(f"the policy speaks twice of {verdict.unit!r}")
         if p is not None and not (math.isfinite(p) and 0.0 <= p <= 1.0):
             raise PlanError(f"the policy gives {verdict.unit!r} the probability {p}, which is none")
+        if verdict.converged and verdict.thaw:
+            raise PlanError(f"the policy both freezes and thaws {verdict.unit!r}: a verdict can only do one of them")
         said[verdict.unit] = verdict
     return said
 
@@ -142,13 +128,13 @@ def _by_unit(verdicts: Sequence[Verdict], units: Sequence[Unit]) -> dict[str, Ve
 def _choose(frozen: set[str], ready: set[str], units: Sequence[Unit], config: FreezeConfig) -> tuple[str, ...]:
     """Frozen units in execution order: old ones always, ready ones as mode and ratio allow."""
     used = [unit.name for unit in units if unit.used]
-    room = math.floor(config.max_frozen_ratio * len(used) + 1e-9) - len(frozen)
+    left = room(units, config) - len(frozen)
     for name in used[:-1]:
         if name in frozen:
             continue
-        if name in ready and room > 0:
+        if name in ready and left > 0:
             frozen.add(name)
-            room -= 1
+            left -= 1
         elif config.mode == "prefix":
             break
     return tuple(name for name in used if name in frozen)

@@ -12,14 +12,25 @@ from freezer.errors import ConfigError, PlanError
 from freezer.plan import FreezePlan
 from freezer.planner import PlannerState, check, make_plan, resolve_pins
 from freezer.policies.base import Verdict
-from freezer.units import Unit
+from freezer.units import Site, Survey, Unit
 
 UNITS = [
-    Unit(name=n, index=i, block=n[0], params=(n,), modules=(n,), flops=1, activation_bytes=1, parameters=1)
+    Unit(
+        name=n,
+        index=i,
+        block=n[0],
+        params=(n,),
+        modules=(n,),
+        flops=100,
+        activation_bytes=1,
+        parameters=1,
+        sites=(Site(i, i, 100, 100),),
+    )
     for i, n in enumerate(["a1", "a2", "b1", "b2", "c"])
 ] + [
     Unit(name="z", index=5, block="z", params=("z",), modules=(), flops=0, activation_bytes=0, parameters=1, used=False)
 ]
+SURVEY = Survey(UNITS, ())
 
 
 def yes(*names: str, probability: float | None = 0.9) -> list[Verdict]:
@@ -28,7 +39,9 @@ def yes(*names: str, probability: float | None = 0.9) -> list[Verdict]:
 
 def once(verdicts: list[Verdict], before: FreezePlan | None = None, pinned: tuple[str, ...] = (), **changes: object):  # type: ignore[no-untyped-def]
     config = FreezeConfig(**{"patience": 1, **changes})  # type: ignore[arg-type]
-    return make_plan(before or FreezePlan(), PlannerState(), verdicts, UNITS, config, step=7, pinned=pinned)[0]
+    return make_plan(
+        before or FreezePlan(), PlannerState(), verdicts, SURVEY, config, step=7, total_steps=1000, pinned=pinned
+    ).plan
 
 
 @pytest.mark.parametrize(
@@ -63,7 +76,8 @@ def test_patience_wants_verdicts_in_a_row() -> None:
     frozen = []
     for step, verdicts in enumerate(said):
         state = PlannerState.from_dict(json.loads(json.dumps(state.to_dict())))
-        plan, state = make_plan(plan, state, verdicts, UNITS, config, step=step)
+        planned = make_plan(plan, state, verdicts, SURVEY, config, step=step, total_steps=1000)
+        plan, state = planned.plan, planned.state
         frozen.append(plan.frozen)
     assert frozen == [(), (), (), ("a1",), ("a1", "a2")]
 
