@@ -1,0 +1,93 @@
+"""What a cached value depends on beside its sample: the inputs' form, the pass' surroundings, the frozen weights."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten
+
+from freezer.cache.cut import Cut
+
+Signature = tuple[Any, ...]
+
+
+def signature(args: Sequence[Any], kwargs: Mapping[str, Any], rows: int) -> Signature:
+    """Form of a batch without its number of rows, and what else decides which kernels run."""
+    leaves, spec = tree_flatten((tuple(args), dict(kwargs)))
+    forms: list[Any] = []
+    for leaf in leaves:
+        if isinstance(leaf, Tensor):
+            own = leaf.dim() > 0 and leaf.shape[0] == rows
+            forms.append((own, tuple(leaf.shape[own:]), leaf.dtype, str(leaf.device), leaf.requires_grad))
+        else:
+            plain = leaf is None or isinstance(leaf, bool | int | float | str)
+            forms.append(leaf if plain else (type(leaf).__qualname__, id(leaf)))
+    kinds = sorted({leaf.device.type for leaf in leaves if isinstance(leaf, Tensor)} | {"cpu"})
+    casts = tuple((k, torch.is_autocast_enabled(k), torch.get_autocast_dtype(k)) for k in kinds)
+    return (repr(spec), tuple(forms), casts, torch.get_default_dtype(), torch.get_float32_matmul_precision())
+
+
+def sources(modules: Mapping[str, nn.Module], cut: Cut) -> dict[str, Tensor]:
+    """Frozen weights and buffers that the values at the cut may depend on, by name."""
+    found: dict[str, Tensor] = {}
+    for path in cut.whole:
+        for name, tensor in _weights(modules[path].named_parameters(), modules[path].named_buffers()):
+            found[f"{path}.{name}"] = tensor
+    for path in cut.open:  # a trained one has no part in it: the output would need gradients
+        module = modules[path]
+        for name, tensor in _weights(module.named_parameters(recurse=False), module.named_buffers(recurse=False)):
+            if not tensor.requires_grad:
+                found[f"{path}.{name}"] = tensor
+    return found
+
+
+def _weights(*parts: Iterable[tuple[str, Tensor]]) -> Iterable[tuple[str, Tensor]]:
+    return [pair for part in parts for pair in part]
+
+
+class Watch:
+    """Knows when weights change, by the version that PyTorch counts up at each write, and sums anew only those."""
+
+    def __init__(self, found: Mapping[str, Tensor]) -> None:
+        self._names = list(found)
+        self._tensors = list(found.values())
+        self._versions: list[int] = []
+        self._sums: list[int] = []
+
+    @property
+    def still(self) -> bool:
+        """Whether nothing was written since the last :meth:`digest`. Some ten microseconds."""
+        return self._versions == [t._version for t in self._tensors]
+
+    @property
+    def frozen(self) -> bool:
+        return not any(t.requires_grad for t in self._tensors)
+
+    def digest(self, *, afresh: bool = False) -> str:
+        """Hash of the weights' bit patterns."""
+        now = [t._version for t in self._tensors]
+        if afresh or not self._versions:
+            self._sums = _bit_sums(self._tensors)
+        else:
+            moved = [i for i, (a, b) in enumerate(zip(self._versions, now, strict=True)) if a != b]
+            for i, value in zip(moved, _bit_sums([self._tensors[i] for i in moved]), strict=True):
+                self._sums[i] = value
+        self._versions = now
+        text = repr(list(zip(self._names, self._sums, strict=True)))
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+@torch.no_grad()
+def _bit_sums(found: Sequence[Tensor]) -> list[int]:
+    if not found:
+        return []
+    bits = [torch.view_as_real(t) if t.is_complex() else t for t in (t.detach().contiguous() for t in found)]
+    sums = [b.view(_INTEGERS[b.element_size()]).sum(dtype=torch.int64) for b in bits]
+    return [int(value) for value in torch.stack([s.to(found[0].device) for s in sums]).tolist()]

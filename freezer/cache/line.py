@@ -1,0 +1,148 @@
+"""One form of input with its proven cut: found by recording a pass, kept until the plan or the weights change."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from freezer.cache.cut import Cut, cut_at, find_cuts
+from freezer.cache.keys import Signature, Watch, sources
+from freezer.cache.replay import Replayer
+from freezer.cache.rows import pick
+from freezer.cache.store import Shelf, Store
+from freezer.cache.tree import Record, find_batch_dims, modules_of, record
+from freezer.cache.verify import CutFailed, Verified, Verifier
+
+Name = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """No cut for this form of input."""
+
+    reason: str
+
+
+@dataclass(slots=True)
+class Line:
+    """A proven cut for one form of input, and the shelf with its rows.
+
+    Attributes:
+        digest: hash of the frozen weights that the values depend on; ``watch`` notices when they are written.
+        advances: how to come here from rows at earlier cuts, the latest of these first.
+    """
+
+    form: Signature
+    cut: Cut
+    verified: Verified
+    watch: Watch
+    digest: str
+    name: Name
+    shelf: Shelf
+    device: torch.device
+    advances: list[tuple[Replayer, Line]] = field(default_factory=list)
+
+
+def search(
+    model: nn.Module,
+    store: Store,
+    known: Sequence[Line],
+    form: Signature,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    rows: int,
+    *,
+    narrow: bool,
+    seconds: MutableMapping[str, float],
+) -> Line | Refusal:
+    """Record a pass, and prove the latest cut that can be proven.
+
+    Args:
+        known: lines from before whose rows are still valid.
+        seconds: where the time of ``search`` and ``verify`` is added.
+    """
+    start = time.perf_counter()
+    modules = modules_of(model)
+    own = {p: any(w.requires_grad for w in m.parameters(recurse=False)) for p, m in modules.items() if _owns(m)}
+    recorded = record(model, args, kwargs, rows)
+    others = rows // 2 if rows > 1 else 2
+    fewer_args, fewer_kwargs = pick((tuple(args), dict(kwargs)), torch.arange(others) % rows, rows)
+    again = record(model, fewer_args, fewer_kwargs, others)
+    again.output = None
+    find_batch_dims(recorded, again)
+    found = find_cuts(recorded, own)
+    seconds["search"] += time.perf_counter() - start
+    start = time.perf_counter()
+    verifier = Verifier(model, recorded, args, kwargs, narrow=narrow)
+    reasons: list[str] = []
+    try:
+        for cut in found.cuts:
+            try:
+                verified = verifier.prove(cut)
+            except CutFailed as failed:
+                reasons.append(str(failed))
+                continue
+            line = _line(store, known, form, modules, cut, verified, narrow)
+            if not narrow:  # rounded values at the earlier cut would give others here than computing from the start
+                line.advances = _advances(known, line, recorded, modules, own, verifier)
+            return line
+    finally:
+        recorded.output = None  # with it goes the graph
+        seconds["verify"] += time.perf_counter() - start
+    return Refusal(reasons[0] if reasons else found.reason)
+
+
+def _owns(module: nn.Module) -> bool:
+    return any(True for _ in module.parameters(recurse=False))
+
+
+def _line(
+    store: Store,
+    known: Sequence[Line],
+    form: Signature,
+    modules: Mapping[str, nn.Module],
+    cut: Cut,
+    verified: Verified,
+    narrow: bool,
+) -> Line:
+    watch = Watch(sources(modules, cut))
+    digest = watch.digest()
+    name = (cut.path, cut.nth, digest, narrow, form, verified.rows)
+    for line in known:  # the same cut as before: its rows serve if they have the bits of this size
+        if line.name[:5] == name[:5] and verified.rows in line.verified.sizes:
+            name = line.name
+            verified.rows = line.verified.rows
+            verified.sizes |= line.verified.sizes
+            verified.refused |= line.verified.refused
+    device = next(layout.device for layout in verified.layouts if layout is not None)
+    return Line(form, cut, verified, watch, digest, name, store.shelf(name, verified.like), device)
+
+
+def _advances(
+    known: Sequence[Line],
+    line: Line,
+    recorded: Record,
+    modules: Mapping[str, nn.Module],
+    own: Mapping[str, bool],
+    verifier: Verifier,
+) -> list[tuple[Replayer, Line]]:
+    found: list[tuple[Replayer, Line]] = []
+    for old in known:
+        if old.form != line.form or old.name == line.name or line.verified.rows not in old.verified.sizes:
+            continue
+        cut = cut_at(recorded, own, old.cut.path, old.cut.nth)
+        if cut is None or cut.exit >= line.cut.exit:
+            continue
+        replayer = Replayer(modules, recorded, cut, full=old.verified.replayer.full)
+
+        def kept(values: list[Tensor], old: Line = old) -> list[Tensor]:
+            return old.verified.join(old.verified.split(values))
+
+        if verifier.proves_advance(replayer, line.verified, kept):
+            found.append((replayer, old))
+    return sorted(found, key=lambda pair: -pair[0].cut.exit)
