@@ -8,7 +8,7 @@ again when it is repeated.
 from __future__ import annotations
 
 from workers._redis import Script
-from workers.jobs.record import LEASED
+from workers.jobs.record import LEASED, TERMINAL
 
 _APPLY = """
 local function apply(record, queue, from, to, events, id, version, token, json, fence, status, score, maxlen, first)
@@ -119,6 +119,41 @@ for _, seq in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. ARGV[2], '+inf'
   fresh = fresh + redis.call('SADD', KEYS[3], seq)
 end
 return {'ok', fresh}
+"""
+)
+
+ADD_COMMAND = Script(
+    """
+-- KEYS record, commands, idempotency; ARGV token, body hash ('' for no idempotency key), ttl, json
+local have = redis.call('HMGET', KEYS[1], 'status', 'command_token', 'command_seq')
+if not have[1] then return {'missing'} end
+if have[2] == ARGV[1] then return {'ok', tonumber(have[3])} end
+if ARGV[2] ~= '' then
+  local earlier = redis.call('HMGET', KEYS[3], 'body', 'seq')
+  if earlier[1] and earlier[1] ~= ARGV[2] then return {'mismatch'} end
+  if earlier[1] then return {'replay', tonumber(earlier[2])} end
+end
+local ended = {%s}
+if ended[have[1]] then return {'ended', have[1]} end
+local seq = redis.call('RPUSH', KEYS[2], ARGV[4])
+redis.call('HSET', KEYS[1], 'command_token', ARGV[1], 'command_seq', seq)
+if ARGV[2] ~= '' then
+  redis.call('HSET', KEYS[3], 'body', ARGV[2], 'seq', seq)
+  redis.call('EXPIRE', KEYS[3], ARGV[3])
+end
+return {'ok', seq}
+"""
+    % ", ".join(f"['{status}'] = true" for status in sorted(TERMINAL))  # noqa: UP031 braces of Lua
+)
+
+SETTLE_COMMAND = Script(
+    _GUARD
+    + """
+-- KEYS settled, events; ARGV seq, outcome, time, maxlen, type, at, data
+if redis.call('HGET', KEYS[2], ARGV[2]) == ARGV[3] then return {'ok', 0} end
+redis.call('HSET', KEYS[2], ARGV[2], ARGV[3], ARGV[2] .. ':at', ARGV[4])
+redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[5], '*', 'type', ARGV[6], 'at', ARGV[7], 'data', ARGV[8])
+return {'ok', 1}
 """
 )
 

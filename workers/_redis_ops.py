@@ -11,6 +11,9 @@ Keys, after the prefix::
     decisions:<id>          list of JSON; seq = position, from 1
     decisions:<id>:steps    zset of seq by step
     decisions:<id>:gone     set of superseded seqs
+    commands:<id>           list of JSON; seq = position, from 1
+    commands:<id>:settled   hash: seq -> outcome as JSON, seq:at -> time
+    commands:<id>:key:<key> hash: body, seq; 24 h
     idempotency:<key>       hash: body, job; 24 h
     workers, worker:<id>    set of ids; JSON with a TTL
     lock:<name>             holder, with a TTL
@@ -26,11 +29,11 @@ from typing import Any
 
 from workers import _lua
 from workers._redis import MAX_BLOCK_MS, Batch, Call, Eval, Op, Pause, Script
-from workers.jobs.codec import decision_step, dumps, parse_event_id
-from workers.jobs.errors import IdempotencyConflict, JobNotFound, StaleFence, StoreUnavailable
+from workers.jobs.codec import decision_step, dumps, outcome_event, parse_event_id
+from workers.jobs.errors import IdempotencyConflict, IllegalTransition, JobNotFound, StaleFence, StoreUnavailable
 from workers.jobs.memory import IDEMPOTENCY_SECONDS, MAX_EVENTS, matches
 from workers.jobs.ports import Decide
-from workers.jobs.record import LEASED, Event, JobRecord, WorkerInfo, queue_score
+from workers.jobs.record import LEASED, Command, CommandAction, Event, JobRecord, WorkerInfo, queue_score
 
 CHUNK = 128
 MAX_CONFLICTS = 100
@@ -207,6 +210,54 @@ class Ops:
         texts, superseded = yield Batch((listed, members))
         gone = {int(seq) for seq in superseded}
         return [{**json.loads(t), "seq": s, "superseded": s in gone} for s, t in enumerate(texts, after + 1)]
+
+    # --- commands
+
+    def add_command(
+        self,
+        job_id: str,
+        action: CommandAction,
+        units: Sequence[str] | None,
+        idempotency: tuple[str, str] | None,
+    ) -> Op[tuple[Command, bool]]:
+        name, body = idempotency or ("", "")
+        at = yield from self.now()
+        text = dumps({"action": action, "units": None if units is None else list(units), "at": at})
+        keys = (self.key("job", job_id), self.key("commands", job_id), self.key("commands", job_id, "key", name))
+        reply = yield Eval(_lua.ADD_COMMAND, keys, (secrets.token_hex(8), body, int(IDEMPOTENCY_SECONDS), text))
+        match reply:
+            case ["missing"]:
+                raise JobNotFound(job_id)
+            case ["ended", status]:
+                raise IllegalTransition(job_id, status, f"{action} units of")
+            case ["mismatch"]:
+                raise IdempotencyConflict(name)
+        (command,) = yield from self.commands(job_id, int(reply[1]) - 1, 1)
+        return command, reply[0] == "ok"
+
+    def commands(self, job_id: str, after: int, limit: int) -> Op[Sequence[Command]]:
+        key = self.key("commands", job_id)
+        texts = yield Call(("LRANGE", key, after, after + limit - 1))
+        if not texts:
+            return []
+        fields = [field for seq in range(after + 1, after + len(texts) + 1) for field in (seq, f"{seq}:at")]
+        settled = yield Call(("HMGET", f"{key}:settled", *fields))
+        found = []
+        for seq, (text, outcome, at) in enumerate(zip(texts, settled[::2], settled[1::2], strict=True), after + 1):
+            more = {} if outcome is None else {**json.loads(outcome), "settled_at": float(at)}
+            found.append(Command.model_validate({**json.loads(text), "seq": seq, **more}))
+        return found
+
+    def settle_command(self, job_id: str, fence: int, seq: int, step: int, error: str | None) -> Op[bool]:
+        at = yield from self.now()
+        known = (yield from self.commands(job_id, seq - 1, 1)) if seq >= 1 else []
+        outcome = {"state": "refused" if error else "applied", "applied_at_step": step, "error": error}
+        if not known:
+            raise ValueError(f"job {job_id} has no command {seq}")
+        told = outcome_event(known[0].model_copy(update=outcome | {"settled_at": at}))
+        keys = (self.key("commands", job_id, "settled"), self.key("events", job_id))
+        args = (seq, dumps(outcome), repr(at), MAX_EVENTS, *_event_args((told,)))
+        return bool((yield from self._guarded(job_id, fence, _lua.SETTLE_COMMAND, keys, *args)))
 
     # --- workers and locks
 

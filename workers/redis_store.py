@@ -12,7 +12,7 @@ from typing import Any, get_args
 from workers._redis import AsyncDriver, Driver
 from workers._redis_ops import Ops
 from workers.jobs.ports import Decide
-from workers.jobs.record import Event, JobRecord, Status, WorkerInfo
+from workers.jobs.record import Command, CommandAction, Event, JobRecord, Status, WorkerInfo
 
 STATUSES: tuple[str, ...] = get_args(Status)
 
@@ -84,6 +84,22 @@ class RedisJobStore:
 
     def supersede_decisions(self, job_id: str, fence: int, *, after_step: int) -> int:
         return self._driver.run(self._ops.supersede_decisions(job_id, fence, after_step))
+
+    def add_command(
+        self,
+        job_id: str,
+        action: CommandAction,
+        units: Sequence[str] | None,
+        *,
+        idempotency: tuple[str, str] | None = None,
+    ) -> tuple[Command, bool]:
+        return self._driver.run(self._ops.add_command(job_id, action, units, idempotency))
+
+    def commands(self, job_id: str, *, after: int = 0, limit: int = 100) -> Sequence[Command]:
+        return self._driver.run(self._ops.commands(job_id, after, limit))
+
+    def settle_command(self, job_id: str, fence: int, seq: int, *, step: int, error: str | None = None) -> bool:
+        return self._driver.run(self._ops.settle_command(job_id, fence, seq, step, error))
 
     def put_worker(self, worker: WorkerInfo, ttl_seconds: float) -> None:
         self._driver.run(self._ops.put_worker(worker, ttl_seconds))
@@ -171,6 +187,22 @@ class AsyncRedisJobStore:
 
     async def supersede_decisions(self, job_id: str, fence: int, *, after_step: int) -> int:
         return await self._driver.run(self._ops.supersede_decisions(job_id, fence, after_step))
+
+    async def add_command(
+        self,
+        job_id: str,
+        action: CommandAction,
+        units: Sequence[str] | None,
+        *,
+        idempotency: tuple[str, str] | None = None,
+    ) -> tuple[Command, bool]:
+        return await self._driver.run(self._ops.add_command(job_id, action, units, idempotency))
+
+    async def commands(self, job_id: str, *, after: int = 0, limit: int = 100) -> Sequence[Command]:
+        return await self._driver.run(self._ops.commands(job_id, after, limit))
+
+    async def settle_command(self, job_id: str, fence: int, seq: int, *, step: int, error: str | None = None) -> bool:
+        return await self._driver.run(self._ops.settle_command(job_id, fence, seq, step, error))
 
     async def put_worker(self, worker: WorkerInfo, ttl_seconds: float) -> None:
         await self._driver.run(self._ops.put_worker(worker, ttl_seconds))

@@ -7,6 +7,8 @@ import math
 import re
 from typing import Any
 
+from workers.jobs.record import Command, Event
+
 _EVENT_ID = re.compile(r"([0-9]{1,19})(?:-([0-9]{1,19}))?")
 
 
@@ -50,3 +52,17 @@ def decision_step(decision: dict[str, Any]) -> int:
     if not isinstance(step, int):
         raise ValueError("a decision carries the step at which it takes effect")
     return step
+
+
+def outcome_event(command: Command) -> Event:
+    """The event that tells what became of a settled command."""
+    data = {"command_id": command_id(command.seq), "action": command.action, "step": command.applied_at_step}
+    data["units"] = None if command.units is None else list(command.units)
+    if command.error is not None:
+        data["error"] = command.error
+    return Event(type=f"command.{command.state}", at=command.settled_at or command.at, data=data)
+
+
+def command_id(seq: int) -> str:
+    """``cmd_000001``: sorts by seq up to a million; beyond, the digits grow."""
+    return f"cmd_{seq:06d}"

@@ -12,10 +12,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from workers.jobs.codec import decision_step, dumps, parse_event_id
-from workers.jobs.errors import IdempotencyConflict, JobNotFound, StaleFence, StoreUnavailable
+from workers.jobs.codec import decision_step, dumps, outcome_event, parse_event_id
+from workers.jobs.errors import IdempotencyConflict, IllegalTransition, JobNotFound, StaleFence, StoreUnavailable
 from workers.jobs.ports import Decide
-from workers.jobs.record import LEASED, Event, JobRecord, WorkerInfo, queue_score
+from workers.jobs.record import LEASED, Command, CommandAction, Event, JobRecord, WorkerInfo, queue_score
 
 IDEMPOTENCY_SECONDS = 24 * 3600.0
 MAX_EVENTS = 10_000
@@ -37,6 +37,7 @@ class MemoryJobStore:
         self._freeze: dict[str, str] = {}
         self._decisions: dict[str, list[str]] = defaultdict(list)
         self._superseded: dict[str, set[int]] = defaultdict(set)
+        self._commands: dict[str, list[str]] = defaultdict(list)
         self._workers: dict[str, tuple[WorkerInfo, float]] = {}
         self._locks: dict[str, tuple[str, float]] = {}
         self._listeners: list[Callable[[], object]] = []
@@ -199,6 +200,55 @@ class MemoryJobStore:
             self._superseded[job_id] |= fresh
             return len(fresh)
 
+    # --- commands
+
+    def add_command(
+        self,
+        job_id: str,
+        action: CommandAction,
+        units: Sequence[str] | None,
+        *,
+        idempotency: tuple[str, str] | None = None,
+    ) -> tuple[Command, bool]:
+        with self._open():
+            record, known = self.get(job_id), self._commands[job_id]
+            slot = f"{job_id}:command:{idempotency[0]}" if idempotency is not None else ""
+            if idempotency is not None:
+                body, seq, expires = self._idempotency.get(slot, ("", "", 0.0))
+                if expires > self._clock():
+                    if body != idempotency[1]:
+                        raise IdempotencyConflict(idempotency[0])
+                    return Command.model_validate_json(known[int(seq) - 1]), False
+            if record.terminal:
+                raise IllegalTransition(job_id, record.status, f"{action} units of")
+            named = None if units is None else tuple(units)
+            command = Command(seq=len(known) + 1, action=action, units=named, at=self._clock())
+            known.append(command.model_dump_json())
+            if idempotency is not None:
+                until = self._clock() + IDEMPOTENCY_SECONDS
+                self._idempotency[slot] = (idempotency[1], str(command.seq), until)
+            return command, True
+
+    def commands(self, job_id: str, *, after: int = 0, limit: int = 100) -> Sequence[Command]:
+        with self._open():
+            texts = self._commands.get(job_id, [])[after : after + limit]
+            return [Command.model_validate_json(text) for text in texts]
+
+    def settle_command(self, job_id: str, fence: int, seq: int, *, step: int, error: str | None = None) -> bool:
+        with self._open():
+            self._fenced(job_id, fence)
+            known = self._commands[job_id]
+            if not 1 <= seq <= len(known):
+                raise ValueError(f"job {job_id} has no command {seq}")
+            command = Command.model_validate_json(known[seq - 1])
+            outcome = {"state": "refused" if error else "applied", "applied_at_step": step, "error": error}
+            settled = command.model_copy(update=outcome | {"settled_at": self._clock()})
+            if command == settled.model_copy(update={"settled_at": command.settled_at}):
+                return False
+            known[seq - 1] = settled.model_dump_json()
+            self._append(job_id, outcome_event(settled))
+            return True
+
     # --- workers and locks
 
     def put_worker(self, worker: WorkerInfo, ttl_seconds: float) -> None:
@@ -319,6 +369,22 @@ class AsyncMemoryJobStore:
 
     async def supersede_decisions(self, job_id: str, fence: int, *, after_step: int) -> int:
         return self.sync.supersede_decisions(job_id, fence, after_step=after_step)
+
+    async def add_command(
+        self,
+        job_id: str,
+        action: CommandAction,
+        units: Sequence[str] | None,
+        *,
+        idempotency: tuple[str, str] | None = None,
+    ) -> tuple[Command, bool]:
+        return self.sync.add_command(job_id, action, units, idempotency=idempotency)
+
+    async def commands(self, job_id: str, *, after: int = 0, limit: int = 100) -> Sequence[Command]:
+        return self.sync.commands(job_id, after=after, limit=limit)
+
+    async def settle_command(self, job_id: str, fence: int, seq: int, *, step: int, error: str | None = None) -> bool:
+        return self.sync.settle_command(job_id, fence, seq, step=step, error=error)
 
     async def put_worker(self, worker: WorkerInfo, ttl_seconds: float) -> None:
         self.sync.put_worker(worker, ttl_seconds)

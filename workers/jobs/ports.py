@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from workers.jobs.record import Event, JobRecord, WorkerInfo
+from workers.jobs.record import Command, CommandAction, Event, JobRecord, WorkerInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +94,42 @@ class JobStore(Protocol):
     def supersede_decisions(self, job_id: str, fence: int, *, after_step: int) -> int:
         """Mark decisions later than a checkpoint as superseded; returns how many. Raises StaleFence."""
 
+    def add_command(
+        self,
+        job_id: str,
+        action: CommandAction,
+        units: Sequence[str] | None,
+        *,
+        idempotency: tuple[str, str] | None = None,
+    ) -> tuple[Command, bool]:
+        """Append an order to the job's commands.
+
+        Args:
+            idempotency: (key, hash of the body), kept 24 h; keys of one job's commands are apart from all others.
+
+        Returns:
+            The command and whether it is new; an earlier one when the key was used with the same body.
+
+        Raises:
+            JobNotFound.
+            IllegalTransition: the job has ended.
+            IdempotencyConflict: the key was used with another body.
+        """
+
+    def commands(self, job_id: str, *, after: int = 0, limit: int = 100) -> Sequence[Command]:
+        """Commands with ``seq`` > after, oldest first, each with what became of it."""
+
+    def settle_command(self, job_id: str, fence: int, seq: int, *, step: int, error: str | None = None) -> bool:
+        """Write down what became of a command, and append ``command.applied`` or, with an error, ``command.refused``.
+
+        Returns:
+            Whether this was news; a repeat of the same outcome changes nothing and tells nothing.
+
+        Raises:
+            StaleFence.
+            ValueError: there is no such command.
+        """
+
     def put_worker(self, worker: WorkerInfo, ttl_seconds: float) -> None: ...
 
     def remove_worker(self, worker_id: str) -> None: ...
@@ -144,6 +180,18 @@ class AsyncJobStore(Protocol):
     async def append_decision(self, job_id: str, fence: int, decision: dict[str, Any]) -> int: ...
     async def decisions(self, job_id: str, *, after: int = 0, limit: int = 100) -> Sequence[dict[str, Any]]: ...
     async def supersede_decisions(self, job_id: str, fence: int, *, after_step: int) -> int: ...
+    async def add_command(
+        self,
+        job_id: str,
+        action: CommandAction,
+        units: Sequence[str] | None,
+        *,
+        idempotency: tuple[str, str] | None = None,
+    ) -> tuple[Command, bool]: ...
+    async def commands(self, job_id: str, *, after: int = 0, limit: int = 100) -> Sequence[Command]: ...
+    async def settle_command(
+        self, job_id: str, fence: int, seq: int, *, step: int, error: str | None = None
+    ) -> bool: ...
     async def put_worker(self, worker: WorkerInfo, ttl_seconds: float) -> None: ...
     async def remove_worker(self, worker_id: str) -> None: ...
     async def workers(self) -> Sequence[WorkerInfo]: ...

@@ -60,6 +60,27 @@ class Event(BaseModel):
     data: dict[str, Any] = Field(default_factory=dict)
 
 
+CommandAction = Literal["freeze", "thaw", "pin", "unpin"]
+
+
+class Command(BaseModel):
+    """An order from outside about what is frozen. Its seq (1, 2, ... within the job) is given by the store."""
+
+    model_config = ConfigDict(frozen=True)
+
+    seq: int
+    action: CommandAction
+    units: tuple[str, ...] | None = None
+    """``None``: everything (thaw only)."""
+    at: float
+    state: Literal["pending", "applied", "refused"] = "pending"
+    applied_at_step: int | None = None
+    """Completed optimizer steps when it took effect, or was refused."""
+    error: str | None = None
+    """Why it was refused."""
+    settled_at: float | None = None
+
+
 class JobRecord(BaseModel):
     """Everything the service knows about one job. Immutable; the store swaps it by ``version``."""
 
