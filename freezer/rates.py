@@ -64,7 +64,7 @@ class UnitRates:
         self._had = optimizer.__dict__.get("step")
         inner: Any = optimizer.step
         # a bound method with the attributes of what it wraps: schedulers wrap it again and look for their mark on it
-        self._bound = MethodType(functools.wraps(inner.__func__)(self._step(inner)), optimizer)
+        self._bound = MethodType(functools.wraps(getattr(inner, "__func__", inner))(self._step(inner)), optimizer)
         optimizer.__dict__["step"] = self._bound
 
     def _step(self, inner: Callable[..., Any]) -> Callable[..., Any]:

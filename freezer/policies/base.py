@@ -195,7 +195,8 @@ def complete(policy: Decides, name: str) -> Policy:
     if hasattr(policy, "state_dict") != hasattr(policy, "load_state_dict"):
         hint = "has one of state_dict and load_state_dict: it needs both to resume, or neither if it keeps no state"
         raise ConfigError(f"policy {name!r} ({kind}) {hint}", "/policy")
-    if not (isinstance(getattr(policy, "name", name), str) and getattr(policy, "name", name)):
+    own_name: Any = getattr(policy, "name", None) if hasattr(policy, "name") else name
+    if not (isinstance(own_name, str) and own_name):
         raise ConfigError(f"'name' of policy {name!r} ({kind}) must be a text", "/policy")
     whole = all(hasattr(policy, member) for member in _OPTIONAL)
     return cast(Policy, policy) if whole else _Completed(policy, name)
