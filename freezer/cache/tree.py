@@ -121,7 +121,6 @@ class _Recorder:
         self._own = {s for t in tensors(inputs) for s in self._hold(t)}
         self._state = random_state(model)
         self._model = model
-        self._keep: list[Any] = []
 
     def actions(self) -> dict[nn.Module, Callable[[int], Action | None]]:
         return {
@@ -145,7 +144,7 @@ class _Recorder:
             parent = self._stack[-1].position if self._stack else -1
             call = Call(len(self.record.calls), path, nth, parent, self._time)
             call.inputs = frozenset(s for t in tensors((args, kwargs)) for s in self._hold(t)) - self._own
-            call.recomputed = _recomputed(self._keep)
+            call.recomputed = _recomputed()
             self.record.calls.append(call)
             self._stack.append(call)
             versions = {name: b._version for name, b in module.named_buffers(recurse=False)}
@@ -282,10 +281,9 @@ def name_of(path: str) -> str:
     return f"module {path!r}" if path else "the model itself"
 
 
-def _recomputed(keep: list[Any]) -> bool:
+def _recomputed() -> bool:
     """Whether saved tensors are intercepted here, as activation checkpointing does, or gradients are off inside."""
-    top = torch._C._autograd._top_saved_tensors_default_hooks(True)
-    keep.append(top)
+    top: Any = torch._C._autograd._top_saved_tensors_default_hooks(True)
     return top is not None or not torch.is_grad_enabled()
 
 

@@ -24,7 +24,7 @@ def _tokens(count: int) -> Data:
 
 
 def _vectors(count: int) -> Data:
-    return {"x": torch.randn(count, 6)}
+    return {"x": torch.randn(count, 16)}
 
 
 def _text(count: int) -> Data:
@@ -65,17 +65,27 @@ class Case:
     loss: Callable[[Any], Tensor] = _loss
 
 
+class Cat(nn.Module):
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return torch.cat([a, b], 1)
+
+
 class UNet(nn.Module):
-    def __init__(self) -> None:
+    """The skip is the first layer's output as it is, or after an activation that is no module."""
+
+    def __init__(self, active: bool) -> None:
         super().__init__()
+        self.active = active
         self.down1 = nn.Conv2d(3, 4, 3, padding=1)
         self.down2 = nn.Conv2d(4, 4, 3, padding=1)
         self.up1 = nn.Conv2d(4, 4, 3, padding=1)
         self.up2 = nn.Conv2d(8, 3, 3, padding=1)
+        self.cat = Cat()
 
     def forward(self, x: Tensor) -> Tensor:
         a = self.down1(x)
-        return self.up2(torch.cat([self.up1(self.down2(a)), a], 1)).mean((2, 3))
+        a = F.relu(a) if self.active else a
+        return self.up2(self.cat(self.up1(self.down2(a)), a)).mean((2, 3))
 
 
 class HiddenSkip(nn.Module):
@@ -83,7 +93,7 @@ class HiddenSkip(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.a, self.b, self.c = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+        self.a, self.b, self.c = nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         first = self.a(x) * 0.5
@@ -94,7 +104,7 @@ class SharedRelu(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.relu = nn.ReLU(inplace=True)
-        self.a, self.b, self.c, self.d = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+        self.a, self.b, self.c, self.d = nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.d(self.relu(self.c(self.relu(self.b(self.relu(self.a(x)))))))
@@ -105,9 +115,9 @@ class SharedBlock(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first = nn.Linear(6, 8)
-        self.block = nn.Sequential(nn.Linear(8, 8), nn.Tanh())
-        self.last = nn.Linear(8, 3)
+        self.first = nn.Linear(16, 16)
+        self.block = nn.Sequential(nn.Linear(16, 16), nn.Tanh())
+        self.last = nn.Linear(16, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.first(x)
@@ -120,15 +130,15 @@ class Dicts(nn.Module):
     class Part(nn.Module):
         def __init__(self, width: int) -> None:
             super().__init__()
-            self.linear = nn.Linear(width, 8)
+            self.linear = nn.Linear(width, 16)
 
         def forward(self, state: dict[str, Any]) -> dict[str, Any]:
             return {"h": self.linear(state["h"]).tanh(), "depth": state["depth"] + 1, "aux": (state["h"].sum(1), None)}
 
     def __init__(self) -> None:
         super().__init__()
-        self.parts = nn.ModuleList([Dicts.Part(6), Dicts.Part(8), Dicts.Part(8)])
-        self.head = nn.Linear(8, 3)
+        self.parts = nn.ModuleList([Dicts.Part(16), Dicts.Part(16), Dicts.Part(16)])
+        self.head = nn.Linear(16, 3)
 
     def forward(self, x: Tensor) -> dict[str, Any]:
         state: dict[str, Any] = {"h": x, "depth": 0}
@@ -148,17 +158,17 @@ class Rope(nn.Module):
     class Block(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.linear = nn.Linear(8, 8)
+            self.linear = nn.Linear(16, 16)
 
         def forward(self, x: Tensor, place: tuple[Tensor, Tensor]) -> Tensor:
             return x + self.linear(x * place[0] + x.roll(1, -1) * place[1]).tanh()
 
     def __init__(self) -> None:
         super().__init__()
-        self.embed = nn.Embedding(12, 8)
+        self.embed = nn.Embedding(12, 16)
         self.angles = Rope.Angles()
         self.blocks = nn.ModuleList(Rope.Block() for _ in range(3))
-        self.head = nn.Linear(8, 3)
+        self.head = nn.Linear(16, 3)
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.embed(tokens)
@@ -171,7 +181,7 @@ class Rope(nn.Module):
 class RootDropout(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.a, self.b, self.c = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+        self.a, self.b, self.c = nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.dropout(x, 0.3, self.training)
@@ -183,7 +193,7 @@ class SuffixDropout(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.a, self.b, self.c = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+        self.a, self.b, self.c = nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.c(F.dropout(self.b(self.a(x)), 0.3, self.training))
@@ -192,7 +202,7 @@ class SuffixDropout(nn.Module):
 class BatchNorms(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.a, self.norm, self.b, self.c = nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 8), nn.Linear(8, 3)
+        self.a, self.norm, self.b, self.c = nn.Linear(16, 16), nn.BatchNorm1d(16), nn.Linear(16, 16), nn.Linear(16, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.c(self.b(self.norm(self.a(x))))
@@ -208,7 +218,7 @@ class Centred(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.a, self.b = Centred.Layer(6, 8), nn.Linear(8, 3)
+        self.a, self.b = Centred.Layer(16, 16), nn.Linear(16, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.b(self.a(x))
@@ -219,9 +229,9 @@ class InPlace(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.embed = nn.Embedding(12, 8)
-        self.place = nn.Parameter(torch.randn(6, 8))
-        self.a, self.b = nn.Linear(8, 8), nn.Linear(8, 3)
+        self.embed = nn.Embedding(12, 16)
+        self.place = nn.Parameter(torch.randn(6, 16))
+        self.a, self.b = nn.Linear(16, 16), nn.Linear(16, 3)
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.embed(tokens)
@@ -234,9 +244,9 @@ class SequenceFirst(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.embed = nn.Embedding(12, 8)
-        self.blocks = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh())
-        self.head = nn.Linear(8, 3)
+        self.embed = nn.Embedding(12, 16)
+        self.blocks = nn.Sequential(nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh())
+        self.head = nn.Linear(16, 3)
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.head(self.blocks(self.embed(tokens.t()))[0])
@@ -259,7 +269,9 @@ def vgg() -> nn.Module:
         nn.ReLU(inplace=True),
         nn.MaxPool2d(2),
     )
-    return nn.Sequential(features, nn.Flatten(), nn.Linear(32, 8), nn.ReLU(inplace=True), nn.Dropout(0.5), nn.Linear(8, 3))
+    return nn.Sequential(
+        features, nn.Flatten(), nn.Linear(32, 16), nn.ReLU(inplace=True), nn.Dropout(0.5), nn.Linear(16, 3)
+    )
 
 
 def bert(**changes: Any) -> nn.Module:
@@ -290,9 +302,7 @@ CASES = {
     ),
     "bert": Case(bert, _BERT, _text, "bert.encoder.layer.1", call=_named),
     "bert, positions": Case(bert, _BERT, _text_with_positions, "bert.encoder.layer.1", call=_named),
-    "bert, eager": Case(
-        lambda: bert(attn_implementation="eager"), _BERT, _text, "bert.encoder.layer.1", call=_named
-    ),
+    "bert, eager": Case(lambda: bert(attn_implementation="eager"), _BERT, _text, "bert.encoder.layer.1", call=_named),
     "bert, all but the head": Case(bert, ("bert",), _text, "bert", call=_named),
     "vgg": Case(vgg, ("0",), _images, "1"),
     "shared relu": Case(SharedRelu, ("a", "b"), _vectors, "relu"),
@@ -303,19 +313,21 @@ CASES = {
     "writes in place": Case(InPlace, ("embed", "place", "a"), _tokens, "a"),
     "sequence first": Case(SequenceFirst, ("embed", "blocks.0"), _tokens, "blocks.1"),
     "frozen by the user": Case(UserFrozen, ("first",), _vectors, "first"),
-    "u-net": Case(UNet, ("down1", "down2"), _images, reason="flows around module 'down2'"),
+    "u-net, the skip is the cut": Case(lambda: UNet(False), ("down1", "down2"), _images, "down1"),
+    "u-net": Case(lambda: UNet(True), ("down1", "down2"), _images, reason="gives another output"),
+    "u-net, two levels": Case(
+        lambda: nn.Sequential(nn.Conv2d(3, 3, 1), UNet(False)), ("1.down1", "1.down2"), _images, reason="'0' is trained"
+    ),
     "hidden skip": Case(HiddenSkip, ("a", "b"), _vectors, reason="gives another output"),
     "functional dropout": Case(RootDropout, ("a",), _vectors, reason="draws random numbers"),
     "dropout awake": Case(
-        lambda: nn.Sequential(nn.Dropout(0.5), nn.Linear(6, 6), nn.Linear(6, 3)),
+        lambda: nn.Sequential(nn.Dropout(0.5), nn.Linear(16, 16), nn.Linear(16, 3)),
         ("1",),
         _vectors,
         reason="draws random numbers",
         awake=("0",),
     ),
-    "batch norm awake": Case(
-        BatchNorms, ("a", "norm", "b"), _vectors, reason="", cut="a", awake=("norm",)
-    ),
+    "batch norm awake": Case(BatchNorms, ("a", "norm", "b"), _vectors, reason="", cut="a", awake=("norm",)),
     "batch statistics": Case(Centred, ("a",), _vectors, reason="depend on the rest of its batch"),
     "first layer trained": Case(SharedBlock, ("block",), _vectors, reason="'first' is trained"),
 }
