@@ -242,4 +242,4 @@ def _companies(rows: int, inputs: Any) -> list[Tensor]:
 
 def _gradients(output: Any, trained: Sequence[Tensor]) -> Sequence[Tensor | None]:
     parts = [t.float().sum() for t in tensors(output) if t.requires_grad]
-    return torch.autograd.grad(torch.stack(parts).sum(), trained, allow_unused=True) if parts else []
+    return torch.autograd.grad(torch.stack(parts).sum(), trained, retain_graph=True, allow_unused=True) if parts else []

@@ -1,90 +1,17 @@
-"""Training from the cache is training without it, bit for bit."""
+"""Training from the cache is training without it, bit for bit; a model that cannot be cut is refused."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from freezer.cache import CacheSettings, ForwardCache
-from freezer.cache import trial as trial_module
-from tests.unit.freezer.cache.models import CASES, Case, build, freeze
-
-STEPS = 1000
-
-
-@pytest.fixture(autouse=True)
-def always_pays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A trial of one pass that any fetch wins: tiny models are faster computed than fetched."""
-    monkeypatch.setattr(trial_module, "PASSES", 1)
-    monkeypatch.setattr(trial_module, "GAIN", float("inf"))
-
-
-def batches(samples: int, size: int, epochs: int, seed: int = 5) -> Iterator[Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    for _ in range(epochs):
-        yield from torch.randperm(samples, generator=generator).split(size)
-
-
-class Run:
-    """A training loop whose passes may go through a cache."""
-
-    def __init__(self, case: Case, settings: CacheSettings | None = None, samples: int | None = None) -> None:
-        torch.manual_seed(0)
-        self.case = case
-        self.model = build(case)
-        self.data = case.data(24)
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.05, momentum=0.9)
-        self.cache = ForwardCache(self.model, settings, samples=samples) if settings is not None else None
-        self.states: list[str] = []
-        self.random = torch.get_rng_state()
-
-    def freeze(self, *prefixes: str) -> None:
-        freeze(self.model, prefixes)
-        self.optimizer.zero_grad()
-        if self.cache is not None:
-            self.cache.retarget(",".join(prefixes), STEPS)
-
-    def step(self, ids: Tensor, draws: Tensor | None = None, change: Callable[[Any], Any] = lambda x: x) -> Tensor:
-        torch.set_rng_state(self.random)
-        self.model.train()
-        freeze(self.model, None)
-        args, kwargs = self.case.call(change({k: v[ids] for k, v in self.data.items()}))
-        if self.cache is None:
-            output = self.model(*args, **kwargs)
-        else:
-            with self.cache.around(ids, draws, args, kwargs):
-                output = self.model(*args, **kwargs)
-            self.states.append(self.cache.state)
-        loss = self.case.loss(output)
-        loss.backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.random = torch.get_rng_state()
-        return loss.detach()
-
-
-def same_weights(a: nn.Module, b: nn.Module) -> None:
-    ours, theirs = a.state_dict(), b.state_dict()
-    assert ours.keys() == theirs.keys()
-    for name in ours:
-        assert torch.equal(ours[name], theirs[name]), name
-
-
-def both(case: Case, *prefixes: str, **changes: Any) -> tuple[Run, Run]:
-    plain, cached = Run(case), Run(case, CacheSettings(**changes))
-    for run in (plain, cached):
-        run.freeze(*prefixes)
-    return plain, cached
-
-
-def train(plain: Run, cached: Run, epochs: int = 3, size: int = 8, seed: int = 5) -> None:
-    for ids in batches(24, size, epochs, seed):
-        assert torch.equal(plain.step(ids), cached.step(ids))
-    same_weights(plain.model, cached.model)
+from freezer.cache import CacheSettings, trial
+from tests.unit.freezer.cache.models import CASES, Case, SharedBlock, bert
+from tests.unit.freezer.cache.runs import Run, batches, both, same_weights, train
 
 
 @pytest.mark.parametrize("name", [n for n, c in CASES.items() if c.cut])
@@ -95,9 +22,7 @@ def test_replayed_training_is_bit_identical(name: str) -> None:
     report = cached.cache.report()
     assert report["state"] == "on", report["reason"]
     assert report["cut"] == case.cut
-    assert report["hits"] == 48
-    assert report["misses"] == 24
-    assert report["rows_ram"] == 24
+    assert (report["hits"], report["misses"], report["rows_ram"]) == (48, 24, 24)
     assert all("forward" not in m.__dict__ for m in cached.model.modules())
 
 
@@ -109,3 +34,155 @@ def test_a_model_that_cannot_be_cut_is_refused_with_the_reason(name: str) -> Non
     assert cached.cache.state == "refused"
     assert case.reason in cached.cache.reason
     assert cached.cache.report()["hits"] == 0
+
+
+@pytest.mark.parametrize("name", ["resnet", "transformer", "bert"])
+def test_a_cold_cache_in_the_middle_changes_no_bit(name: str) -> None:
+    plain, cached = both(CASES[name], *CASES[name].frozen)
+    for i, ids in enumerate(batches(24, 8, 4)):
+        if i == 5:
+            cached.renew()
+        assert torch.equal(plain.step(ids), cached.step(ids))
+    same_weights(plain.model, cached.model)
+
+
+def test_batches_of_another_size_are_proven_or_run_whole() -> None:
+    plain, cached = both(CASES["bert"], *CASES["bert"].frozen)
+    train(plain, cached, epochs=3, size=10)  # the last batch of an epoch has 4 rows
+    assert cached.cache.report()["hits"] >= 40
+
+
+def test_a_small_batch_first_does_not_keep_the_larger_ones_out() -> None:
+    plain, cached = both(CASES["transformer"], *CASES["transformer"].frozen)
+    for ids in [torch.arange(3), *batches(24, 8, 3)]:
+        assert torch.equal(plain.step(ids), cached.step(ids))
+    same_weights(plain.model, cached.model)
+    assert cached.cache.report()["hits"] >= 48
+
+
+def test_what_is_skipped_really_does_not_run() -> None:
+    case = CASES["bert"]
+    _, cached = both(case, *case.frozen)
+    train(Run(case), Run(case), epochs=1)
+    for ids in batches(24, 8, 1):
+        cached.step(ids)
+    ran: list[str] = []
+    for path in cached.cache.cut.executed:
+        cached.model.get_submodule(path).forward = lambda *_, path=path, **__: ran.append(path)
+    cached.step(torch.arange(8))
+    assert not ran
+    assert "bert.encoder.layer.1.output.dense" in cached.cache.cut.executed
+    assert "bert.encoder.layer.2.output.dense" not in cached.cache.cut.executed
+
+
+def test_gradient_accumulation_and_passes_without_ids() -> None:
+    plain, cached = both(CASES["vgg"], *CASES["vgg"].frozen)
+    for i, ids in enumerate(batches(24, 4, 3)):
+        a, b = plain.step(ids, update=i % 2 == 1), cached.step(ids, update=i % 2 == 1)
+        assert torch.equal(a, b)
+    args, kwargs = cached.case.call({k: v[:4] for k, v in cached.data.items()})
+    before = cached.cache.report()
+    with cached.cache.around(None, None, args, kwargs):
+        cached.model(*args, **kwargs)
+    assert {**cached.cache.report(), "seconds": 0} == {**before, "seconds": 0}
+    same_weights(plain.model, cached.model)
+
+
+def test_autocast_is_part_of_the_form() -> None:
+    plain, cached = both(CASES["bert"], *CASES["bert"].frozen)
+    for i, ids in enumerate(batches(24, 8, 4)):
+        with torch.autocast("cpu", torch.bfloat16, enabled=(i // 3) % 2 == 0):
+            assert torch.equal(plain.step(ids), cached.step(ids))
+    same_weights(plain.model, cached.model)
+    report = cached.cache.report()
+    assert (report["forms"], report["hits"], report["misses"]) == (2, 48, 48)
+
+
+def test_weights_written_behind_its_back_are_noticed() -> None:
+    plain, cached = both(CASES["shared block"], *CASES["shared block"].frozen)
+    train(plain, cached, epochs=2)
+    for run in (plain, cached):
+        with torch.no_grad():
+            run.model.first.weight.mul_(1.5)
+    train(plain, cached, epochs=2)
+    assert cached.cache.report()["misses"] == 48
+
+
+class Checkpointed(SharedBlock):
+    """``together`` recomputes the frozen and the trained layer as one."""
+
+    def __init__(self, together: bool) -> None:
+        super().__init__()
+        self.together = together
+        self.zeroth = nn.Linear(16, 16)
+        self.next = nn.Linear(16, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.zeroth(x)
+        if self.together:
+            x = checkpoint(lambda y: self.next(self.first(y)).tanh(), x, use_reentrant=False)
+        else:
+            x = checkpoint(self.first, x, use_reentrant=False)
+            x = checkpoint(lambda y: self.next(y).tanh(), x, use_reentrant=False)
+        return self.last(x)
+
+
+def test_checkpointing_by_blocks_works_and_no_cut_lies_within_one() -> None:
+    for together in (False, True):
+        case = Case(lambda together=together: Checkpointed(together), ("zeroth", "first"), CASES["shared block"].data)
+        plain, cached = both(case, *case.frozen)
+        train(plain, cached)
+        assert cached.cache.state == "on", cached.cache.reason
+        assert cached.cache.cut.path == ("zeroth" if together else "first")
+
+
+def test_hugging_face_checkpointing() -> None:
+    def make() -> nn.Module:
+        model = bert()
+        for module in model.modules():
+            if hasattr(module, "gradient_checkpointing"):
+                module.gradient_checkpointing = True
+                module._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+        return model
+
+    base = CASES["bert"]
+    plain, cached = both(Case(make, base.frozen, base.data, call=base.call), *base.frozen)
+    train(plain, cached)
+    assert cached.cache.report()["hits"] == 48
+
+
+def test_foreign_hooks_before_the_cut_are_not_silenced() -> None:
+    plain, cached = both(CASES["shared block"], "first")
+    seen: list[int] = []
+
+    def hook(*_: object) -> None:
+        seen.append(1)
+
+    hook.__module__ = "users.code"
+    cached.model.first.register_forward_hook(hook)
+    train(plain, cached)
+    assert "forward hook" in cached.cache.reason
+
+
+def test_off_does_nothing() -> None:
+    plain, cached = both(CASES["vgg"], "0", mode="off")
+    train(plain, cached, epochs=1)
+    assert cached.cache.state == "off"
+    assert cached.cache.cut is None
+
+
+def test_only_what_pays_is_switched_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "GAIN", 0.0)
+    plain, cached = both(CASES["frozen by the user"], "first")
+    train(plain, cached)
+    assert "would not pay" in cached.cache.reason
+    assert cached.cache.report()["bytes_ram"] == 0
+
+
+def test_without_reuse_there_is_no_search() -> None:
+    run = Run(CASES["vgg"], CacheSettings(), samples=24)
+    run.freeze("0")
+    run.cache.retarget("0", 4)
+    run.step(torch.arange(8))
+    assert "will be seen again" in run.cache.reason
+    assert run.cache.report()["seconds"]["search"] == 0
