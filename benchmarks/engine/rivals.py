@@ -29,6 +29,9 @@ class Rival(Loop):
     def first_wrapper(self) -> nn.Module:
         return wrapped(self.bare)
 
+    def is_frozen(self) -> bool:
+        return self.seconds is not None
+
     def freeze(self) -> None:
         raise NotImplementedError
 

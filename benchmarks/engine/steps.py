@@ -116,10 +116,10 @@ def prefix(setting: Setting) -> dict[str, Any]:
         by_name = {arm.name: arm for arm in arms}
         differences = {}
         for cut in setting.workload.cuts:
-            ours = by_name[f"frozen {cut}"]
-            assert isinstance(ours, Watched)
-            differences[str(cut)] = _checked(ours, by_name[f"cut {cut}"])
-            bytes_ratio[str(cut)] = reduced_ratio(ours, setting)
+            mine = by_name[f"frozen {cut}"]
+            assert isinstance(mine, Watched)
+            differences[str(cut)] = _checked(mine, by_name[f"cut {cut}"])
+            bytes_ratio[str(cut)] = reduced_ratio(mine, setting)
         return {
             "blocks": blocks_of,
             "steps_per_block": steps,

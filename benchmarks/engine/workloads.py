@@ -146,7 +146,7 @@ def bert_prefix(model: Any, blocks: int) -> Callable[..., Tensor]:
     def run(input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         x: Tensor = embeddings(input_ids=input_ids)
         visible = attention_mask[:, None, None, :].bool()
-        for layer in layers:  # type: ignore[attr-defined]
+        for layer in layers:
             x = layer(x, visible)
         return x
 
