@@ -53,9 +53,12 @@ def _toy() -> tuple[nn.Sequential, SGD, AutoFreezePolicy]:
 
 
 def _update(model: nn.Module, optimizer: Any, *gradients: float) -> None:
+    """The same gradient tensors each time, as after ``zero_grad(set_to_none=False)``."""
     for module, value in zip(model.children(), gradients, strict=True):
         for parameter in module.parameters():
-            parameter.grad = torch.full_like(parameter, value)
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            parameter.grad.fill_(value)
     optimizer.step()
 
 

@@ -147,7 +147,7 @@ def test_the_model_is_not_touched() -> None:
     assert all(p.grad is None and p.requires_grad for p in run.model.parameters())
 
 
-@pytest.mark.parametrize("cut", [1, 6, 9, 13, 19])
+@pytest.mark.parametrize("cut", [1, 6, 9, 13, 17, 19])
 def test_a_resume_says_the_same(cut: int) -> None:
     """Before and after freezes and a thaw; the first batch after it is another one, the probe is not."""
 
@@ -172,6 +172,24 @@ def test_a_resume_says_the_same(cut: int) -> None:
     assert isinstance(second.policy, EgeriaPolicy)
     assert second.policy.series == whole.policy.series
     assert all(torch.equal(p, q) for p, q in zip(whole.model.parameters(), second.model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("cut", [3, 5, 8])
+def test_the_next_reference_comes_when_it_would_have_come(cut: int) -> None:
+    def make() -> EgeriaPolicy:
+        return _policy(window=9, reference_every=3)
+
+    whole, first = Run(make), Run(make)
+    whole.watch()
+    whole.go(14)
+    first.watch()
+    first.go(cut)
+    second = first.resumed(make)
+    second.go(14)
+    states = [run.policy.state_dict() for run in (whole, second)]
+    assert states[0]["series"] == states[1]["series"]
+    assert states[0]["age"] == states[1]["age"]
+    assert torch.equal(states[0]["int8"]["stem.weight"]["values"], states[1]["int8"]["stem.weight"]["values"])
 
 
 class Noisy(Layers):

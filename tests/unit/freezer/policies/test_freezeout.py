@@ -87,8 +87,8 @@ def test_a_run_stands_still_where_the_rate_is_nothing() -> None:
     unit_of = {id(p): names[n] for n, p in run.model.named_parameters()}
     UnitRates(run.optimizer, unit_of, lambda: run.policy.rates(run.step, run.total, run.units))
     run.go(6)
-    stem, second = run.model.stem.weight.detach().clone(), run.model.blocks[0][0].weight.detach().clone()  # type: ignore[index, union-attr]
+    stem, second = run.model.stem.weight.detach().clone(), run.model.blocks[0][0].weight.detach().clone()  # type: ignore[index]
     run.go(8)
     assert torch.equal(run.model.stem.weight, stem)
-    assert not torch.equal(run.model.blocks[0][0].weight, second)  # type: ignore[index, union-attr]
+    assert not torch.equal(run.model.blocks[0][0].weight, second)  # type: ignore[index]
     assert run.model(batch(0)).isfinite().all()
