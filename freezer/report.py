@@ -8,6 +8,7 @@ from typing import Any
 from freezer.plan import FreezePlan
 from freezer.planner import PlannerState, head_of
 from freezer.units import Unit
+from freezer.worth import Price
 
 
 def unit_rows(
@@ -17,8 +18,14 @@ def unit_rows(
     history: Sequence[Mapping[str, Any]],
     pinned: Collection[str],
     filled: Mapping[str, int],
+    prices: Mapping[str, Price] | None = None,
 ) -> list[dict[str, Any]]:
-    """One JSON row for each unit, in execution order. The head counts as pinned: it is never frozen."""
+    """One JSON row for each unit, in execution order. The head counts as pinned: it is never frozen.
+
+    Args:
+        prices: of each unit alone (:func:`freezer.worth.unit_prices`); what is unknown is null.
+    """
+    prices = prices or {}
     head = head_of(units)
     frozen_at: dict[str, int] = {}
     thawed: set[str] = set()
@@ -47,7 +54,16 @@ def unit_rows(
             "parameters": unit.parameters,
             "flops": unit.flops,
             "activation_bytes": unit.activation_bytes,
+            **_priced(prices.get(unit.name)),
             "window_filled": filled.get(unit.name, 0),
         }
         for unit in units
     ]
+
+
+def _priced(price: Price | None) -> dict[str, int | None]:
+    return {
+        "stored_activation_bytes": price.activation_bytes if price else None,
+        "allreduce_bytes": price.allreduce_bytes if price else None,
+        "optimizer_bytes": price.optimizer_bytes if price else None,
+    }

@@ -121,11 +121,11 @@ class _Watcher:
     def hook(self) -> None:
         for name, module in self._model.named_modules():
             path = clean_name(name)
-            owns = any(True for _ in module.parameters(recurse=False))
-            if path not in self._unit_of and not owns:
-                continue
-            if any(path != other and other.startswith(f"{path}." if path else "") for other in self._unit_of):
-                continue  # a container: what runs inside counts
+            if path not in self._unit_of:  # of no unit: a layer that the user froze counts, a container does not
+                own = any(True for _ in module.parameters(recurse=False))
+                inner = any(True for child in module.children() for _ in child.parameters())
+                if inner or not own:
+                    continue
 
             def enter(module: nn.Module, args: Any, path: str = path) -> None:
                 self._enter(self._unit_of.get(path, ""), module, args)
