@@ -111,3 +111,19 @@ def test_bf16_rows_take_half() -> None:
     for ids in batches(24, 8, 1):
         warm.step(ids)
     assert warm.cache.report()["bytes_ram"] == 24 * 6 * 16 * 2
+
+
+def test_bf16_gives_the_same_bits_cold_and_warm_at_a_deeper_cut() -> None:
+    warm, cold = _bf16("bert"), _bf16("bert")
+    frozen = CASES["bert"].frozen
+    for run in (warm, cold):
+        run.freeze(*frozen[:-1])
+    for ids in batches(24, 8, 2):
+        assert torch.equal(warm.step(ids), cold.step(ids))
+    for run in (warm, cold):
+        run.freeze(*frozen)
+    for ids in batches(24, 8, 2):
+        cold.renew()
+        assert torch.equal(warm.step(ids), cold.step(ids))
+    same_weights(warm.model, cold.model)
+    assert warm.cache.report()["advances"] == 0
