@@ -95,8 +95,8 @@ def make_plan(
     frozen = _choose(set(base.frozen), ready - set(pinned), units, config)
     refused = None
     if frozen != base.frozen and not calendar:
-        costs = [step_flops(survey, names).total for names in (base.frozen, frozen, ())]
-        refused = shortfall(*costs, total_steps - step, config.min_gain)
+        now, then, full = (step_flops(survey, names).total for names in (base.frozen, frozen, ()))
+        refused = shortfall(now, then, full, total_steps - step, config.min_gain)
         if refused is not None:
             added = ", ".join(name for name in frozen if name not in base.frozen)
             refused, frozen = f"{added}: {refused}", base.frozen

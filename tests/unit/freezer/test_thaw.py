@@ -27,7 +27,8 @@ def rates(make: Make, steps: int) -> Iterator[float]:
 
 
 def causes(values: Any, drop: float | None = 10.0, restart: float | None = 2.0) -> list[tuple[int, str]]:
-    watch, found = RateWatch(drop, restart), []
+    watch = RateWatch(drop, restart)
+    found: list[tuple[int, str]] = []
     for step, rate in enumerate(values):
         fresh = RateWatch(drop, restart)  # as after a resume at every step
         fresh.load_state_dict(json.loads(json.dumps(watch.state_dict())))

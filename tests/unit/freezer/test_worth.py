@@ -10,8 +10,6 @@ from torch import nn
 
 from freezer.cost import step_flops
 from freezer.held import measure_held
-from freezer.plan import FreezePlan, PlannerState
-from freezer.report import unit_rows
 from freezer.saved import measure_saved
 from freezer.units import survey
 from freezer.worth import Price, pays, price, shortfall, unit_prices
@@ -40,13 +38,13 @@ def build(make: Any, batch: Any, stepped: bool = True) -> Any:
 @pytest.mark.parametrize(("make", "batch"), CASES)
 def test_bytes_are_those_of_real_gradients_and_real_state(make: Any, batch: Any) -> None:
     model, found, optimizer, held = build(make, batch)
-    whole = price(found, (), held)
+    whole: Any = price(found, (), held)
     assert whole.allreduce_bytes == sum(p.grad.nbytes for p in model.parameters() if p.grad is not None)
     state = [v for values in optimizer.state.values() for v in values.values()]
     assert whole.optimizer_bytes == sum(v.nbytes for v in state)
     assert whole.activation_bytes == held.saved.total
     frozen = [u.name for u in found.units if u.used][:3]
-    less = price(found, frozen, held)
+    less: Any = price(found, frozen, held)
     gone = [p for u in found.units if u.name in frozen for n, p in model.named_parameters() if n in u.params]
     assert whole.allreduce_bytes - less.allreduce_bytes == sum(p.nbytes for p in gone)
     assert whole.optimizer_bytes - less.optimizer_bytes == sum(
@@ -127,12 +125,3 @@ def test_what_pays(gain: int, remaining: int, min_gain: float, good: bool) -> No
     reason = shortfall(100, 100 - gain, 100, remaining, min_gain)
     assert (reason is None) is good
     assert good or "full step" in str(reason)
-
-
-def test_rows_of_the_status_carry_the_prices() -> None:
-    _, found, _, held = build(Transformer, tokens)
-    arguments = (found.units, FreezePlan(), PlannerState(), [], (), {})
-    rows = unit_rows(*arguments, prices=unit_prices(found, held))
-    assert [r["allreduce_bytes"] for r in rows] == [4 * u.parameters for u in found.units]
-    assert sum(r["stored_activation_bytes"] for r in rows) == held.saved.total
-    assert unit_rows(*arguments)[0]["optimizer_bytes"] is None
