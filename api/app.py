@@ -15,7 +15,21 @@ from api.auth import Keys, load_keys
 from api.hub import Hub
 from api.middleware import Gate
 from api.ports import WindowReader
-from api.routes import artifacts, catalog, docs, events, freeze, health, jobs, layers, logs, metrics, prometheus, system
+from api.routes import (
+    artifacts,
+    catalog,
+    commands,
+    docs,
+    events,
+    freeze,
+    health,
+    jobs,
+    layers,
+    logs,
+    metrics,
+    prometheus,
+    system,
+)
 from api.service import Jobs
 from api.settings import ApiSettings
 from api.telemetry import Telemetry
@@ -25,7 +39,7 @@ from workers.jobs.ports import AsyncJobStore, WakeUp
 Background = Callable[[threading.Event], None]
 """Runs in a thread for as long as the app does; ends soon after the event is set."""
 
-ROUTERS = (jobs, freeze, events, metrics, logs, artifacts, layers, catalog, system, health, prometheus, docs)
+ROUTERS = (jobs, freeze, commands, events, metrics, logs, artifacts, layers, catalog, system, health, prometheus, docs)
 
 
 def create_app(

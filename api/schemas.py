@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
-from pydantic import BaseModel, Field, PlainSerializer
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints, model_validator
 
-from workers.jobs.record import Progress, Reason, Status
+from workers.jobs.record import CommandAction, Progress, Reason, Status
 from workers.jobs.spec import JobSpec
 
 
@@ -139,6 +139,45 @@ class DecisionView(BaseModel, extra="allow"):
     fence: int
     superseded: bool = False
     at: str | None = None
+
+
+class CommandBody(BaseModel):
+    """An order about what is frozen."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    action: CommandAction = Field(
+        description="pin: never freeze these units, whatever the policy says; unpin: undo it."
+    )
+    units: (
+        Annotated[
+            list[Annotated[str, StringConstraints(min_length=1, max_length=512)]], Field(min_length=1, max_length=1000)
+        ]
+        | None
+    ) = Field(None, description="Names as /v1/jobs/{id}/freeze shows them; null with thaw: everything that is frozen.")
+
+    @model_validator(mode="after")
+    def _units_are_named(self) -> Self:
+        if self.units is None and self.action != "thaw":
+            raise ValueError(f"{self.action} needs units; only thaw does without, and then thaws everything")
+        return self
+
+
+class CommandView(BaseModel):
+    """A freeze command and what became of it."""
+
+    object: Literal["freeze_command"] = "freeze_command"
+    id: str
+    job_id: str
+    action: CommandAction
+    units: list[str] | None
+    state: Literal["pending", "applied", "refused"]
+    applied_at_step: int | None = Field(
+        description="Completed steps when it took effect, on all ranks, or was refused."
+    )
+    error: str | None = Field(description="Why it was refused.")
+    created_at: Time
+    settled_at: Time | None
 
 
 class Series(BaseModel):

@@ -9,6 +9,7 @@ import json
 import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import anyio.to_thread
 
@@ -19,7 +20,7 @@ from workers.jobs import state
 from workers.jobs.errors import Problem, SpecInvalid
 from workers.jobs.layout import JobFiles
 from workers.jobs.ports import AsyncJobStore, Change, WakeUp
-from workers.jobs.record import JobRecord, new_job_id
+from workers.jobs.record import Command, CommandAction, JobRecord, new_job_id
 from workers.jobs.spec import JobSpec
 
 QUEUE_WINDOW = 1000
@@ -146,8 +147,26 @@ class Jobs:
         record = await self.store.update(job_id, decide)
         return await self.place(record), changed
 
+    async def command(
+        self, job_id: str, action: CommandAction, units: Sequence[str] | None, *, idempotency_key: str | None = None
+    ) -> tuple[Command, JobRecord, bool]:
+        """Leave an order about what is frozen; the trainer takes it within about a second. Returns whether it is new.
+
+        Raises:
+            JobNotFound, IdempotencyConflict.
+            IllegalTransition: the job has ended.
+        """
+        body = _hash([action, None if units is None else list(units)])
+        idempotency = (idempotency_key, body) if idempotency_key is not None else None
+        command, is_new = await self.store.add_command(job_id, action, units, idempotency=idempotency)
+        return command, await self.store.get(job_id), is_new
+
 
 def body_hash(spec: JobSpec) -> str:
     """Hash of what a spec means: order of keys, white space and defaults left out or spelled out make no difference."""
-    text = json.dumps(spec.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    return _hash(spec.model_dump(mode="json"))
+
+
+def _hash(document: Any) -> str:
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

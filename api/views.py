@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from pydantic_core import to_json
 
 from api.schemas import (
+    CommandView,
     DecisionView,
     Durations,
     EventView,
@@ -20,7 +21,8 @@ from api.schemas import (
     WorkerView,
     rfc3339,
 )
-from workers.jobs.record import LEASED, Event, JobRecord, WorkerInfo
+from workers.jobs.codec import command_id
+from workers.jobs.record import LEASED, Command, Event, JobRecord, WorkerInfo
 
 V = TypeVar("V")
 
@@ -84,6 +86,14 @@ def freeze_view(record: JobRecord, stored: Mapping[str, Any] | None) -> FreezeVi
 
 def decision_view(decision: Mapping[str, Any]) -> DecisionView:
     return DecisionView.model_validate({k: v for k, v in _times(decision).items() if k != "object"})
+
+
+def command_view(record: JobRecord, command: Command) -> CommandView:
+    """What still waits when the job has ended is refused."""
+    known = command.model_dump(include={"action", "units", "state", "applied_at_step", "error", "settled_at"})
+    if record.terminal and command.state == "pending":
+        known |= {"state": "refused", "error": "the job ended first", "settled_at": record.ended_at}
+    return CommandView(id=command_id(command.seq), job_id=record.id, created_at=command.at, **known)
 
 
 def _times(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -112,6 +112,16 @@ class AsyncClient(Base):
         """Freezing decisions, oldest first, one page."""
         return await self.request(requests.below(job_id, "freeze", "history", limit=limit, after=after))
 
+    async def command(
+        self, job_id: str, action: str, units: Sequence[str] | None = None, *, idempotency_key: str | None = None
+    ) -> Json:
+        """Order ``freeze``, ``thaw``, ``pin`` or ``unpin``; thaw without units: everything. Returns the command."""
+        return await self.request(requests.command(job_id, action, units, idempotency_key))
+
+    async def commands(self, job_id: str, *, limit: int = 100, after: str | None = None) -> Json:
+        """Freeze commands, oldest first, one page, each with its outcome."""
+        return await self.request(requests.below(job_id, "freeze", "commands", limit=limit, after=after))
+
     async def trajectory(self, job_id: str, unit: str) -> Json:
         """The recorded window of one unit."""
         return await self.request(requests.below(job_id, "layers", unit, "trajectory"))

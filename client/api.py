@@ -117,6 +117,16 @@ class Client(Base):
         """Freezing decisions, oldest first, one page."""
         return self.request(requests.below(job_id, "freeze", "history", limit=limit, after=after))
 
+    def command(
+        self, job_id: str, action: str, units: Sequence[str] | None = None, *, idempotency_key: str | None = None
+    ) -> Json:
+        """Order ``freeze``, ``thaw``, ``pin`` or ``unpin``; thaw without units: everything. Returns the command."""
+        return self.request(requests.command(job_id, action, units, idempotency_key))
+
+    def commands(self, job_id: str, *, limit: int = 100, after: str | None = None) -> Json:
+        """Freeze commands, oldest first, one page, each with its outcome."""
+        return self.request(requests.below(job_id, "freeze", "commands", limit=limit, after=after))
+
     def trajectory(self, job_id: str, unit: str) -> Json:
         """The recorded window of one unit."""
         return self.request(requests.below(job_id, "layers", unit, "trajectory"))

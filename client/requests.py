@@ -95,6 +95,15 @@ def cancel(job_id: str) -> Request:
     return Request(method="POST", path=job_path(job_id, "cancel"))
 
 
+def command(job_id: str, action: str, units: Sequence[str] | None, idempotency_key: str | None) -> Request:
+    return Request(
+        method="POST",
+        path=job_path(job_id, "freeze", "commands"),
+        json={"action": action, "units": None if units is None else list(units)},
+        headers={"Idempotency-Key": idempotency_key or secrets.token_hex(16)},
+    )
+
+
 def below(job_id: str, *rest: str, **params: str | float | None) -> Request:
     """GET of something below a job; parameters that are ``None`` are left out."""
     return Request(

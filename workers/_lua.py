@@ -122,8 +122,11 @@ return {'ok', fresh}
 """
 )
 
+_ENDED = ", ".join(f"['{status}'] = true" for status in sorted(TERMINAL))
+
 ADD_COMMAND = Script(
-    """
+    f"local ended = {{{_ENDED}}}"
+    + """
 -- KEYS record, commands, idempotency; ARGV token, body hash ('' for no idempotency key), ttl, json
 local have = redis.call('HMGET', KEYS[1], 'status', 'command_token', 'command_seq')
 if not have[1] then return {'missing'} end
@@ -133,7 +136,6 @@ if ARGV[2] ~= '' then
   if earlier[1] and earlier[1] ~= ARGV[2] then return {'mismatch'} end
   if earlier[1] then return {'replay', tonumber(earlier[2])} end
 end
-local ended = {%s}
 if ended[have[1]] then return {'ended', have[1]} end
 local seq = redis.call('RPUSH', KEYS[2], ARGV[4])
 redis.call('HSET', KEYS[1], 'command_token', ARGV[1], 'command_seq', seq)
@@ -143,7 +145,6 @@ if ARGV[2] ~= '' then
 end
 return {'ok', seq}
 """
-    % ", ".join(f"['{status}'] = true" for status in sorted(TERMINAL))  # noqa: UP031 braces of Lua
 )
 
 SETTLE_COMMAND = Script(

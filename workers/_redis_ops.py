@@ -229,7 +229,7 @@ class Ops:
             case ["missing"]:
                 raise JobNotFound(job_id)
             case ["ended", status]:
-                raise IllegalTransition(job_id, status, f"{action} units of")
+                raise IllegalTransition(job_id, status, action)
             case ["mismatch"]:
                 raise IdempotencyConflict(name)
         (command,) = yield from self.commands(job_id, int(reply[1]) - 1, 1)

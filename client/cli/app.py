@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from client.cli import catalog, follow, inspect, jobs
+from client.cli import catalog, commands, follow, inspect, jobs
 from client.cli.context import Guarded, State
 from client.cli.data import data
 from client.cli.demo import demo
@@ -48,6 +48,10 @@ for _command in (
     jobs.ls,
     jobs.get,
     inspect.freeze,
+    commands.thaw,
+    commands.pin,
+    commands.unpin,
+    commands.commands,
     inspect.history,
     follow.logs,
     follow.events,

@@ -7,29 +7,42 @@ from typing import Annotated
 
 import typer
 
+from client.cli.commands import send
 from client.cli.context import Format, JobId, Output, Quiet, fail, state
+from client.cli.lines import cache_words
 from client.cli.output import age, byte_size, emit, measure
 from client.flows import Json
 
 artifacts = typer.Typer(no_args_is_help=True, help="What a job made: model, report, ...")
 
 
-def freeze(ctx: typer.Context, job_id: JobId, output: Output = Format.table, quiet: Quiet = False) -> None:
-    """What is frozen now, unit by unit, and what that saves. With -q: names of the frozen units."""
+def freeze(
+    ctx: typer.Context,
+    job_id: JobId,
+    units: Annotated[list[str] | None, typer.Argument(metavar="[UNIT...]", help="Freeze these.")] = None,
+    output: Output = Format.table,
+    quiet: Quiet = False,
+) -> None:
+    """Freeze units; without any, show what is frozen and what that saves. With -q: names of the frozen units."""
+    if units:
+        send(ctx, job_id, "freeze", units, output, quiet)
+        return
     with state(ctx).client() as client:
         status = client.freeze(job_id)
-    units = status.get("units") or []
-    frozen = [unit["name"] for unit in units if unit["state"] == "frozen"]
+    rows = status.get("units") or []
+    frozen = [unit["name"] for unit in rows if unit["state"] == "frozen"]
     emit(
         status,
         output=output,
         quiet=quiet,
         ids=frozen,
-        title=f"{status.get('policy')}, step {status.get('step')}: {len(frozen)} of {len(units)} units frozen",
+        title=f"{status.get('policy')}, step {status.get('step')}: {len(frozen)} of {len(rows)} units frozen",
         columns=("#", "UNIT", "STATE", "PROBABILITY", "FROZEN AT", "PARAMETERS", "WINDOW"),
-        rows=(_unit_row(unit) for unit in units),
+        rows=(_unit_row(unit) for unit in rows),
     )
     if output is Format.table and not quiet:
+        if status.get("cache"):
+            typer.echo(f"\n{cache_words(status['cache'])}")
         costs = [
             (name.replace("_", " "), measure(name, value), kind)
             for kind, values in (status.get("savings") or {}).items()
@@ -62,7 +75,7 @@ def history(
         output=output,
         quiet=quiet,
         ids=(str(decision["seq"]) for decision in page["data"]),
-        columns=("SEQ", "STEP", "FROZEN", "THAWED", "PLAN", "SUPERSEDED"),
+        columns=("SEQ", "STEP", "FROZEN", "THAWED", "CAUSE", "PLAN", "SUPERSEDED"),
         rows=(_decision_row(decision) for decision in page["data"]),
     )
 
@@ -70,7 +83,8 @@ def history(
 def _decision_row(decision: Json) -> tuple[object, ...]:
     names = [", ".join(map(str, decision.get(kind) or ())) for kind in ("frozen", "thawed")]
     plan = str(decision.get("plan_hash") or "")[:12]
-    return decision["seq"], decision["step"], *names, plan, "yes" if decision.get("superseded") else ""
+    cause = decision.get("cause")
+    return decision["seq"], decision["step"], *names, cause, plan, "yes" if decision.get("superseded") else ""
 
 
 def metrics(

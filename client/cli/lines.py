@@ -20,6 +20,10 @@ def _tell(event: Event) -> str:
     match event.type:
         case "unit.frozen" | "unit.thawed":
             return frozen_words(data)
+        case "command.applied" | "command.refused":
+            named = ", ".join(data["units"]) if data.get("units") else "everything"
+            refused = f": {data['error']}" if data.get("error") else ""
+            return f"{data.get('action')} {named} at step {data.get('step')}{refused}"
         case "evaluation":
             parts = [f"step {data.get('step')}"]
             parts += [f"{name} {data[name]:.4f}" for name in ("accuracy", "loss") if _number(data.get(name))]
@@ -32,14 +36,22 @@ def _tell(event: Event) -> str:
 
 
 def frozen_words(data: Json) -> str:
-    """``name (3 of 14) at step 40, probability 0.93``."""
+    """``name (3 of 14) at step 40, probability 0.93``; the cause where it was not the policy."""
     text = str(data.get("unit", "?"))
     if data.get("index") is not None and data.get("of"):
         text += f" ({int(data['index']) + 1} of {data['of']})"
     text += f" at step {data.get('step')}"
     if _number(data.get("probability")):
         text += f", probability {data['probability']:.2f}"
+    if data.get("cause") not in (None, "policy"):
+        text += f", by {str(data['cause']).replace('_', ' ')}"
     return text
+
+
+def cache_words(cache: Json) -> str:
+    """``forward cache: refused: the blocks are not in sequence``."""
+    text = f"forward cache: {cache.get('state')}"
+    return f"{text}: {cache['reason']}" if cache.get("reason") else text
 
 
 def status_line(job: Json) -> str:

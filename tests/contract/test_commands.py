@@ -82,7 +82,7 @@ def test_an_ended_job_takes_none_but_replays(store: JobStore) -> None:
     job = claimed(store)
     store.add_command(job.id, "thaw", None, idempotency=("k", "hash"))
     store.update(job.id, partial(state.finish, fence=1, status="succeeded"))
-    with pytest.raises(IllegalTransition, match="freeze units of job .*: it is succeeded"):
+    with pytest.raises(IllegalTransition, match=r"cannot freeze job .*: it is succeeded"):
         store.add_command(job.id, "freeze", ["a"])
     assert not store.add_command(job.id, "thaw", None, idempotency=("k", "hash"))[1]
     assert len(store.commands(job.id)) == 1

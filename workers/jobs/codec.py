@@ -56,7 +56,11 @@ def decision_step(decision: dict[str, Any]) -> int:
 
 def outcome_event(command: Command) -> Event:
     """The event that tells what became of a settled command."""
-    data = {"command_id": command_id(command.seq), "action": command.action, "step": command.applied_at_step}
+    data: dict[str, Any] = {
+        "command_id": command_id(command.seq),
+        "action": command.action,
+        "step": command.applied_at_step,
+    }
     data["units"] = None if command.units is None else list(command.units)
     if command.error is not None:
         data["error"] = command.error

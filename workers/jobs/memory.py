@@ -220,7 +220,7 @@ class MemoryJobStore:
                         raise IdempotencyConflict(idempotency[0])
                     return Command.model_validate_json(known[int(seq) - 1]), False
             if record.terminal:
-                raise IllegalTransition(job_id, record.status, f"{action} units of")
+                raise IllegalTransition(job_id, record.status, action)
             named = None if units is None else tuple(units)
             command = Command(seq=len(known) + 1, action=action, units=named, at=self._clock())
             known.append(command.model_dump_json())
