@@ -84,6 +84,11 @@ class Applier:
         """Note the frozen units' weights; they must be the same at the next event."""
         self._keep(self.checksums())
 
+    def remember_buffers(self) -> None:
+        """Note the still buffers anew: on other ranks, wrapping has just made them rank 0's. Cheap."""
+        still = self._still()
+        self._frozen_sums |= dict(zip(still, _bit_sums([buffer for buffer, _ in still.values()]), strict=True))
+
     def forget(self) -> None:
         """Other weights are being loaded: nothing to compare with until the next event."""
         self._frozen_sums = {}

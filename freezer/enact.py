@@ -50,4 +50,5 @@ class Enactor:
         applier.apply(plan.frozen)
         ignore = [*applier.unused, *applier.still_buffers]
         self._proxy.use(self._parallel.wrap(self._model, first=first, ignore=ignore))
+        applier.remember_buffers()
         self._found.price(plan.frozen)

@@ -80,6 +80,7 @@ class Engine:
         self.applier.apply(names)
         ignore = [*self.applier.unused, *self.applier.still_buffers]
         self.live = self.parallel.wrap(self.model, first=first, ignore=ignore)
+        self.applier.remember_buffers()
         if first:
             self.applier.remember()
         self.parallel.reduced()
@@ -255,6 +256,7 @@ def scenario_statistics(rank: int, folder: Path) -> dict[str, Any]:
     sent = sorted(engine.live.named_module_buffers)
     for _ in range(2):
         engine.step(images())
+    engine.freeze(names)  # verifies on both ranks that nothing moved since
     return {
         "before": before,
         "after": after,
