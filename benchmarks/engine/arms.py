@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import AdamW, Optimizer
 
@@ -25,11 +26,26 @@ def adamw(parameters: Any) -> Optimizer:
     return AdamW(parameters, lr=1e-4, weight_decay=0.01, fused=True)
 
 
-def wrapped(model: nn.Module, **options: Any) -> nn.Module:
-    """Under DDP where several ranks are up."""
+class Reduced:
+    """Bytes that a wrapper gave to all-reduce."""
+
+    bytes = 0
+
+
+def wrapped(model: nn.Module, *, reduced: Reduced | None = None, **options: Any) -> nn.Module:
+    """Under DDP where several ranks are up. ``reduced`` counts, through a communication hook."""
     if not dist.is_initialized():
         return model
-    return DistributedDataParallel(model, gradient_as_bucket_view=True, **options)
+    wrapper = DistributedDataParallel(model, gradient_as_bucket_view=True, **options)
+    if reduced is not None:
+
+        def count(state: Any, bucket: Any) -> Any:
+            reduced.bytes += bucket.buffer().numel() * bucket.buffer().element_size()
+            return allreduce_hook(state, bucket)
+
+        count.__annotations__ = {}  # DDP compares them as objects
+        wrapper.register_comm_hook(None, count)
+    return wrapper
 
 
 class Loop:

@@ -17,14 +17,14 @@ from benchmarks.engine.arms import Full, Watched, adamw
 from benchmarks.engine.steps import Setting
 from benchmarks.engine.timing import run_block, warm_up
 from freezer import FreezeConfig, Freezer
-from freezer.policies.base import PolicyContext, Verdict
+from freezer.policies.base import Defaults, PolicyContext, Verdict, complete
 
 EVENT_KINDS = ("agree", "apply")
 """Kinds of the freezer's own clock that make up an event: agreement, then rebuilding and verification."""
 SNAPSHOT_UNITS = 160
 
 
-class BlockByBlock:
+class BlockByBlock(Defaults):
     """Freezes one block more at each freezing stage. A calendar: no probability, so the planner does as it says."""
 
     name = "block by block"
@@ -37,12 +37,6 @@ class BlockByBlock:
         order = list(dict.fromkeys(unit.block for unit in context.units))[: self.last + 1]
         left = [b for b in order if any(u.block == b and u.name not in context.frozen for u in context.units)]
         return [Verdict(u.name, True) for u in context.units if left and u.block == left[0]]
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to restore."""
 
 
 class Clocked(Watched):
@@ -85,9 +79,9 @@ def event(setting: Setting) -> dict[str, Any]:
         found["step"].append(run_block(full, setting.data, 5, setting.device))
         with ExitStack() as stack:
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            config = FreezeConfig(policy="static", decide_every=4, cache="off", options={"first": 1})
+            config = FreezeConfig(policy="none", decide_every=4, cache="off")
             policy = BlockByBlock(max(setting.workload.cuts.values()))
-            arm = Clocked("events", setting.model(), config, policy=policy, directory=directory)
+            arm = Clocked("events", setting.model(), config, policy=complete(policy, policy.name), directory=directory)
             stack.callback(arm.close)
             times: list[float] = []
             happened: list[int] = []

@@ -20,13 +20,13 @@ from benchmarks.engine.steps import Setting
 from benchmarks.engine.timing import run_block, warm_up
 from benchmarks.engine.workloads import Batch, loss_of
 from freezer import FreezeConfig
-from freezer.policies.base import PolicyContext, Verdict
+from freezer.policies.base import Defaults, PolicyContext, Verdict, complete
 
 FREEZE_AT = 4
 """Completed steps after which everything freezes here; moments exist by then."""
 
 
-class All:
+class All(Defaults):
     """Freezes the named units at the first stage."""
 
     name = "all at once"
@@ -37,12 +37,6 @@ class All:
 
     def decide(self, context: PolicyContext) -> list[Verdict]:
         return [Verdict(name, True) for name in self.units if name not in context.frozen]
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to restore."""
 
 
 def memory(setting: Setting) -> dict[str, Any]:
@@ -55,7 +49,7 @@ def memory(setting: Setting) -> dict[str, Any]:
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         config = FreezeConfig(policy="none", decide_every=FREEZE_AT, cache="off")
-        ours = Watched("freezer", setting.model(), config, policy=All(names), directory=directory)
+        ours = Watched("freezer", setting.model(), config, policy=complete(All(names), All.name), directory=directory)
         stack.callback(ours.close)
         warm_up([ours], setting.data, FREEZE_AT - 1, setting.device)
         units = {unit.name: unit for unit in ours.freezer.units}

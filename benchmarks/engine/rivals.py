@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Collection
 
-import torch.distributed as dist
 from torch import nn
 
-from benchmarks.engine.arms import Loop, adamw, wrapped
+from benchmarks.engine.arms import Loop, Reduced, adamw, wrapped
 from freezer.trace import clean_name
 
 
@@ -19,15 +18,22 @@ class Rival(Loop):
         seconds: what the freezing itself took; ``None`` before it.
     """
 
-    def __init__(self, name: str, model: nn.Module, frozen: Collection[str], freeze_after: int = 2) -> None:
+    def __init__(
+        self, name: str, model: nn.Module, frozen: Collection[str], freeze_after: int = 2, count: bool = False
+    ) -> None:
         self.bare = model
+        self.reduced = Reduced() if count else None
         self.frozen = [p for n, p in model.named_parameters() if clean_name(n) in frozen]
         self.freeze_after = freeze_after
         self.seconds: float | None = None
         super().__init__(name, self.first_wrapper(), adamw(model.parameters()))
 
     def first_wrapper(self) -> nn.Module:
-        return wrapped(self.bare)
+        return wrapped(self.bare, reduced=self.reduced)
+
+    def sent(self) -> int:
+        """Bytes given to all-reduce so far, where they are counted."""
+        return self.reduced.bytes if self.reduced is not None else 0
 
     def is_frozen(self) -> bool:
         return self.seconds is not None
@@ -52,7 +58,7 @@ class InPlace(Rival):
         self.maybe_freeze()
 
     def first_wrapper(self) -> nn.Module:
-        return wrapped(self.bare, find_unused_parameters=True) if dist.is_initialized() else self.bare
+        return wrapped(self.bare, reduced=self.reduced, find_unused_parameters=True)
 
     def freeze(self) -> None:
         gone = {id(p) for p in self.frozen}
@@ -72,4 +78,4 @@ class Rewrapped(Rival):
         self.model = self.bare  # the old wrapper's hooks go with it
         for parameter in self.frozen:
             parameter.requires_grad = False
-        self.model = wrapped(self.bare)
+        self.model = wrapped(self.bare, reduced=self.reduced)

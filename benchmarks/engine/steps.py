@@ -108,7 +108,7 @@ def prefix(setting: Setting) -> dict[str, Any]:
             arms += [ours, Cut(f"cut {cut}", setting.model(), setting.workload, blocks)]
             ideal[str(cut)] = ideal_ratio(setting, names)
             if cut == 50:
-                held = _parameters_of(setting, names)
+                held = parameters_of(setting, names)
                 arms += [InPlace("in place", setting.model(), held), Rewrapped("re-wrapped", setting.model(), held)]
         warm_up(arms, setting.data, 4, setting.device)
         steps = 3 if setting.quick else 6
@@ -191,7 +191,7 @@ def reduced_ratio(arm: Watched, setting: Setting, steps: int = 2) -> float | Non
     return (arm.freezer.costs.bytes_measured - before) / steps / active
 
 
-def _parameters_of(setting: Setting, names: list[str]) -> set[str]:
+def parameters_of(setting: Setting, names: list[str]) -> set[str]:
     units = survey(setting.model(), (), setting.data.batch(0).kwargs, "layer").units
     return {parameter for unit in units if unit.name in names for parameter in unit.params}
 
