@@ -52,6 +52,7 @@ compose-test: setup
 
 bench: data
 	$(BIN)/python -m benchmarks.predictor
+	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.demo
 
 clean:

@@ -146,11 +146,11 @@ def cached(setting: Setting) -> dict[str, Any]:
             )
             stack.callback(ours.close)
             theirs = CutInMemory(f"in memory {cut}", setting.model(), setting.workload, blocks, setting.data)
-            limit = 4 * BATCHES
-            while cache_state(ours)[0] not in ("on", "refused", "off") and ours.count < limit:
+            state, reason = "waiting", ""
+            while state in ("waiting", "trial") and ours.count < 4 * BATCHES:
                 warm_up([ours], setting.data, 4, setting.device)
+                state, reason = cache_state(ours)
             found["fill_steps"][str(cut)] = ours.count
-            state, reason = cache_state(ours)
             found["states"][str(cut)] = [state, reason]
             warm_up([theirs], setting.data, ours.count, setting.device)
             if state != "on":
