@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -121,6 +122,7 @@ class Guardian:
             grace = self._orders.kill_grace_seconds if order == "T" else ORPHAN_GRACE_SECONDS
             proctree.end_tree(order != "K", grace, self._reaped)
         proctree.end_tree(True, ORPHAN_GRACE_SECONDS, self._reaped)  # whatever outlived torchrun
+        shutil.rmtree(files.caches, ignore_errors=True)  # ranks that were killed left theirs
         return self._exit if self._exit >= 0 else 128 - self._exit
 
 

@@ -26,6 +26,12 @@ class Settings(BaseSettings):
     code_dir: Path | None = Field(None, description="User code may come from here; unset: no user code.")
     data_dir: Path | None = Field(None, description="User data may come from here; unset: registry data only.")
     packages_dir: Path | None = Field(None, description="Data packages; unset: <home>/packages.")
+    max_cache_ram_mib: int = Field(
+        4096, ge=0, description="Most memory that a job may give its forward cache, on each rank, in MiB."
+    )
+    max_cache_disk_mib: int = Field(
+        16384, ge=0, description="Most disk space that a job may give its forward cache, on each rank, in MiB."
+    )
     max_processes: int = Field(8, ge=1, description="Most DDP ranks that a job may ask for.")
 
     lease_seconds: float = Field(120.0, gt=0)

@@ -9,6 +9,8 @@
         logs/rank<N>.log   stdout and stderr of each rank
         metrics.jsonl      one JSON object a line: {"step", "at", "name": value, ...}
         checkpoints/step-<NNNNNNNN>/
+        commands.jsonl     freeze commands and the steps at which they were applied; what a resume replays
+        cache/rank<N>/     forward cache and moments of frozen units; gone when the attempt ends
         artifacts/         model.safetensors, report.json, ...
 """
 
@@ -70,6 +72,17 @@ class AttemptFiles:
     @property
     def metrics(self) -> Path:
         return self.root / "metrics.jsonl"
+
+    @property
+    def commands(self) -> Path:
+        return self.root / "commands.jsonl"
+
+    def cache(self, rank: int) -> Path:
+        return self.caches / f"rank{rank}"
+
+    @property
+    def caches(self) -> Path:
+        return self.root / "cache"
 
     @property
     def checkpoints(self) -> Path:

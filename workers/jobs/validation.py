@@ -27,6 +27,7 @@ def validate(spec: JobSpec, settings: Settings) -> list[Problem]:
         *_data_problems(spec.data, settings),
         *_task_problems(spec),
         *freeze_problems(spec.freeze, tuple(POLICIES), settings.data_dir),
+        *_cache_problems(spec.freeze, settings),
         *_training_problems(spec),
         *_resource_problems(spec, settings),
     ]
@@ -77,6 +78,17 @@ def _task_problems(spec: JobSpec) -> list[Problem]:
         f"models for it: {', '.join(fitting)}"
     )
     return [Problem("/data/name", text, "TASK_MISMATCH")]
+
+
+def _cache_problems(section: dict[str, Any], settings: Settings) -> list[Problem]:
+    """Only of what was asked for: a default above the operator's bound is cut to it."""
+    problems = []
+    for name, most in (("cache_ram_mib", settings.max_cache_ram_mib), ("cache_disk_mib", settings.max_cache_disk_mib)):
+        asked = section.get(name)
+        if isinstance(asked, int) and asked > most:
+            text = f"{asked} MiB on each rank are more than this installation allows: at most {most}"
+            problems.append(Problem(f"/freeze/{name}", text, "CACHE_TOO_LARGE"))
+    return problems
 
 
 def _training_problems(spec: JobSpec) -> list[Problem]:

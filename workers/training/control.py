@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from workers.jobs.layout import Control
+from workers.training.commands import Taken
 from workers.training.process_group import Ranks
 
 Action = Literal["cancel", "pause", "drain"]
@@ -28,6 +29,8 @@ class Order:
 
     action: Action | None = None
     checkpoint: bool = False
+    commands: tuple[Taken, ...] = ()
+    """Freeze commands to apply first."""
 
 
 def read_control(path: Path) -> Action | None:
@@ -58,9 +61,14 @@ class ControlPoint:
         start_step: int,
         checkpoint_seconds: float | None,
         every_seconds: float = 1.0,
+        take: Callable[[int], Sequence[Taken]] = lambda step: (),  # noqa: ARG005
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``checkpoint_seconds``: time between checkpoints; ``None`` when they are counted in steps."""
+        """Args:
+        checkpoint_seconds: time between checkpoints; ``None`` when they are counted in steps.
+        take: called on rank 0 with the step of a look: new freeze commands.
+        """
+        self._take = take
         self._path, self._ranks, self._clock = path, ranks, clock
         self._checkpoint_seconds, self._every = checkpoint_seconds, every_seconds
         self._looked_at_step = start_step
@@ -75,15 +83,18 @@ class ControlPoint:
         """The order for all ranks after ``step`` completed steps."""
         if not self.due(step):
             return Order()
-        message = [0, 0, 0]
+        message, taken = [0, 0, 0, 0], tuple[Taken, ...]()
         if self._ranks.leads:
             now = self._clock()
             save = self._checkpoint_seconds is not None and now - self._saved_at >= self._checkpoint_seconds
             upcoming = next_look(step, now - self._looked_at, step - self._looked_at_step, self._every)
-            message = [_CODES[read_control(self._path)], int(save), upcoming]
+            taken = tuple(self._take(step))
+            message = [_CODES[read_control(self._path)], int(save), upcoming, len(taken)]
             self._looked_at, self._looked_at_step = now, step
-        code, save_now, self.next_step = self._ranks.broadcast(message)
-        return Order(_ACTIONS[code], bool(save_now))
+        code, save_now, self.next_step, commands = self._ranks.broadcast(message)
+        if commands:
+            taken = self._ranks.broadcast_object(taken)
+        return Order(_ACTIONS[code], bool(save_now), taken)
 
     def saved(self) -> None:
         """A checkpoint was written: its interval begins anew."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from workers.jobs.record import Progress
 from workers.training import resume
+from workers.training.commands import Commands
 from workers.training.control import Action, ControlPoint
 from workers.training.errors import TrainingError
 from workers.training.evaluate import Score, evaluate
@@ -57,10 +58,18 @@ def train(run: Run, position: Position, teller: Teller) -> Trained:
     base_lr = spec.optimizer.lr
     save_every = spec.checkpoint_every_steps
     seconds = None if save_every else spec.checkpoint_every_seconds
-    control = ControlPoint(run.files.control, run.ranks, start_step=position.step, checkpoint_seconds=seconds)
+    commands = Commands(run, position, teller)
+    control = ControlPoint(
+        run.files.control,
+        run.ranks,
+        start_step=position.step,
+        checkpoint_seconds=seconds,
+        take=commands.take,
+    )
     pace = Pace(position.step)
     run.freezer.model.train()
     teller.freeze_events(run, position.step)  # a static policy froze before the first step
+    commands.start()
     while position.step < total:
         _fail_on_purpose(run, position.step)
         if _evaluation_due(run, position) and _evaluate(run, position, teller):
@@ -75,6 +84,7 @@ def train(run: Run, position: Position, teller: Teller) -> Trained:
             device=run.ranks.device,
             bf16=run.bf16,
             grad_clip=spec.grad_clip,
+            around=run.naming(position.step),
         )
         run.freezer.step()
         position.step += 1
@@ -93,6 +103,7 @@ def train(run: Run, position: Position, teller: Teller) -> Trained:
                 )
             teller.step(run, progress(run, position, pace, mean, lr), step_seconds=pace.step_seconds())
         order = control.after(position.step)
+        commands.obey(order.commands)
         if order.action is not None:
             raise Stopped(order.action)
         if order.checkpoint or (save_every and position.step % save_every == 0 and position.step < total):

@@ -1,4 +1,5 @@
-"""What rank 0 tells the outside: progress, events, freeze status, decisions. In the background; never stops training.
+"""What rank 0 tells the outside: progress, events, freeze status, decisions, and what it hears: freeze commands. In the
+background; never stops training.
 
 Progress and freeze status are replaced by newer ones while the store is away; events and decisions wait in order in a
 bounded buffer, and the oldest are dropped (and counted) when it is full. A refused fence means that another attempt
@@ -18,7 +19,7 @@ from typing import Any
 
 from workers.jobs.errors import JobNotFound, StaleFence, StoreUnavailable
 from workers.jobs.ports import JobStore
-from workers.jobs.record import Event, Progress
+from workers.jobs.record import Command, Event, Progress
 from workers.jobs.state import report_progress
 
 _log = logging.getLogger(__name__)
@@ -45,6 +46,9 @@ class Reporter:
         self._buffer = buffer
         self._progress: Progress | None = None
         self._freeze: dict[str, Any] | None = None
+        self._commands: list[Command] = []
+        self._heard = 0
+        self._asked = threading.Event()
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._idle = threading.Condition(self._lock)
@@ -80,6 +84,22 @@ class Reporter:
     def supersede(self, after_step: int) -> None:
         """Mark the decisions later than the checkpoint that training goes on from."""
         self._append(lambda store: store.supersede_decisions(self._job_id, self._fence, after_step=after_step))
+
+    def settle(self, seq: int, step: int, error: str | None) -> None:
+        """Write down what became of a command, soon."""
+        self._append(lambda store: store.settle_command(self._job_id, self._fence, seq, step=step, error=error))
+
+    def commands(self, after: int) -> list[Command]:
+        """Commands with ``seq`` > after, as far as they were heard of, in order. Asks nobody."""
+        with self._lock:
+            self._commands = [command for command in self._commands if command.seq > after]
+            return list(self._commands)
+
+    def await_commands(self, timeout: float) -> None:
+        """Wait until the store was asked for commands once, answered or not."""
+        if self._thread is not None:
+            self._wake.set()
+            self._asked.wait(timeout)
 
     def metric(self, step: int, **values: float | int | None) -> None:
         """One line of metrics.jsonl."""
@@ -126,12 +146,14 @@ class Reporter:
             self._wake.clear()
             try:
                 self._send_all()
+                self._ask()
             except StoreUnavailable as error:
                 _log.warning("the store is away, training goes on: %s", error)
                 time.sleep(self._every)
             except (StaleFence, JobNotFound) as error:
                 _log.error("this attempt does not own the job any more: %s", error)
                 self.stale.set()
+            self._asked.set()
             with self._idle:
                 self._idle.notify_all()
 
@@ -159,6 +181,14 @@ class Reporter:
             self._send(lambda store: store.put_freeze(self._job_id, self._fence, document))
             with self._lock:
                 self._freeze = None if self._freeze is freeze else self._freeze
+
+    def _ask(self) -> None:
+        """Hear of new commands; ``_heard`` is used by this thread alone."""
+        assert self._store is not None
+        while fresh := self._store.commands(self._job_id, after=self._heard):
+            self._heard = fresh[-1].seq
+            with self._lock:
+                self._commands += fresh
 
     def _send(self, write: _Write) -> None:
         """Raises StoreUnavailable, StaleFence, JobNotFound; anything else is logged and the report counts as sent."""

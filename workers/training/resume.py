@@ -28,6 +28,8 @@ class Position:
     train_seconds: float = 0.0
     evaluate_seconds: float = 0.0
     resumes: int = 0
+    commands: int = 0
+    """Seq of the last freeze command taken; later ones that an earlier attempt took are applied again."""
 
     def improved(self, accuracy: float, min_delta: float) -> bool:
         """Note a validation accuracy; whether it is better than the best by more than ``min_delta``."""

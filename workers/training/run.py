@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy
@@ -26,6 +29,7 @@ from workers.training.datasets import DataBundle, load
 from workers.training.errors import ConfigInvalid
 from workers.training.optim import make_optimizer
 from workers.training.process_group import Ranks
+from workers.training.room import bounded, free_disk, free_ram
 from workers.training.sampler import StepPlan
 
 WINDOW_TTL_SECONDS = 24 * 3600.0
@@ -69,6 +73,11 @@ class Run:
         """This rank's micro-batches after ``step`` completed steps."""
         return [self.data.train.batch(indices) for indices in self.plan.micro_batches(step, self.ranks.rank)]
 
+    def naming(self, step: int) -> Callable[[int], AbstractContextManager[None]]:
+        """For each micro-batch of the step that follows ``step`` completed ones: names its samples to the freezer."""
+        passes = self.plan.micro_batches(step, self.ranks.rank)
+        return lambda index: self.freezer.batch(passes[index])
+
     def prepare_freezer(self) -> None:
         """Let the freezer find the units, after a checkpoint was loaded or none was found."""
         inputs = self.batches(0)[0].to(self.ranks.device).inputs
@@ -79,8 +88,11 @@ class Run:
             self.freezer.prepare(inputs)
 
     def close(self) -> None:
-        """End the threads of policy and window mirror."""
-        self.freezer.close()
+        """End the threads of policy and window mirror, and leave nothing of the cache."""
+        try:
+            self.freezer.close()
+        finally:
+            shutil.rmtree(self.files.cache(self.ranks.rank), ignore_errors=True)
         if self.windows is not None and hasattr(self.windows, "close"):
             self.windows.close()
 
@@ -104,7 +116,9 @@ def prepare(attempt: AttemptSpec, files: AttemptFiles, ranks: Ranks, settings: S
         raise ConfigInvalid("early stop needs data to watch: set data.validation_ratio, for example to 0.1")
     model = models.build(spec.model, data.task, settings, seed=training.seed).to(ranks.device)
     optimizer = make_optimizer(model, training.optimizer)
-    config = freeze_config(spec, settings)
+    directory = files.cache(ranks.rank)
+    ram, disk = ranks.broadcast([free_ram(), free_disk(directory)])
+    config = bounded(freeze_config(spec, settings), settings, ranks=ranks.world, ram_free=ram, disk_free=disk)
     events: list[FreezeEvent] = []
     windows = _windows(attempt, settings, config.window) if ranks.leads else None
     freezer = Freezer(
@@ -115,6 +129,8 @@ def prepare(attempt: AttemptSpec, files: AttemptFiles, ranks: Ranks, settings: S
         windows=windows,
         on_event=events.append,
         parallel=DDP(control_group=ranks.control) if ranks.world > 1 else Single(),
+        directory=directory,
+        samples=len(plan.share(ranks.rank)),
     )
     run = Run(
         attempt=attempt,

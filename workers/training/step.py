@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -27,10 +27,12 @@ def train_step(
     device: torch.device,
     bf16: bool = False,
     grad_clip: float | None = None,
+    around: Callable[[int], AbstractContextManager[object]] = lambda index: nullcontext(),  # noqa: ARG005
 ) -> torch.Tensor:
     """Forward and backward over the micro-batches, one update. Gradients are reduced with the last micro-batch only.
 
-    The gradients stay until the next step, for whoever looks at them in between.
+    The forward pass of micro-batch ``index`` runs inside ``around(index)``. The gradients stay until the next step, for
+    whoever looks at them in between.
 
     Returns:
         Mean cross-entropy over this rank's samples, float32 (), detached, still on the device.
@@ -41,7 +43,7 @@ def train_step(
         last = index == len(batches) - 1
         inputs, labels = batch.to(device)
         with nullcontext() if last else model.no_sync():
-            with autocast(device, bf16):
+            with around(index), autocast(device, bf16):
                 loss = functional.cross_entropy(forward(model, inputs).float(), labels) / len(batches)
             loss.backward()  # type: ignore[no-untyped-call]
         total += loss.detach()

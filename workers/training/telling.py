@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from workers.jobs.record import Progress
+from workers.jobs.record import Command, Progress
 from workers.training.evaluate import Score
 from workers.training.reporter import Reporter
 from workers.training.run import Run
 
 STATUS_SECONDS = 2.0
+COMMANDS_SECONDS = 5.0
+"""Longest wait for the store before the first step."""
 
 
 class Teller:
@@ -78,7 +80,7 @@ class Teller:
         units, frozen = len(run.freezer.units), len(run.freezer.plan.frozen)
         self._progress = self._progress.model_copy(update={"frozen_units": frozen, "units": units})
         for event in events:
-            self._reporter.decision(event.to_dict())
+            self._reporter.decision({**event.to_dict(), "policy": run.spec.freeze_config().policy})
             changes = [("unit.frozen", name) for name in event.frozen] + [
                 ("unit.thawed", name) for name in event.thawed
             ]
@@ -89,9 +91,24 @@ class Teller:
                     index=event.indices[name],
                     step=event.step,
                     probability=event.probabilities.get(name),
+                    cause=event.cause,
                     of=units,
                 )
         self.freeze_status(run, step, "running")
+
+    def await_commands(self) -> None:
+        """Until the store was asked once what had been ordered while the job waited; not for long."""
+        if self._reporter is not None:
+            self._reporter.await_commands(COMMANDS_SECONDS)
+
+    def commands(self, *, after: int) -> list[Command]:
+        """Freeze commands with a higher seq that came in so far, in order."""
+        return [] if self._reporter is None else self._reporter.commands(after)
+
+    def command(self, seq: int, step: int, error: str | None) -> None:
+        """What became of a freeze command."""
+        if self._reporter is not None:
+            self._reporter.settle(seq, step, error)
 
     def evaluating(self, eta_seconds: float) -> None:
         """While a split is evaluated."""

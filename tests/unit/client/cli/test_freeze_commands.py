@@ -72,7 +72,7 @@ def test_a_freeze_event_names_its_cause(data: dict[str, object], words: str) -> 
 
 def test_commands_and_the_cache_in_one_line() -> None:
     data = {"action": "thaw", "units": None, "step": 9, "error": "nothing is frozen"}
-    line = event_line(Event(id="1-0", job_id="job_1", type="command.refused", at="", data=data))
+    line = event_line(Event(id="1-0", type="command.refused", at="", data=data))
     assert line == "command.refused    thaw everything at step 9: nothing is frozen"
     assert cache_words({"state": "refused", "reason": "too small"}) == "forward cache: refused: too small"
     assert cache_words({"state": "on", "reason": None}) == "forward cache: on"

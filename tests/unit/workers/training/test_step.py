@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 
 import torch
 from torch import nn
@@ -13,7 +14,7 @@ CPU = torch.device("cpu")
 
 
 def proxy(model: nn.Module) -> ModelProxy:
-    return ModelProxy(model, lambda *_: None)
+    return ModelProxy(model, lambda *_: nullcontext())
 
 
 def batch(n: int) -> Batch:
