@@ -112,6 +112,13 @@ class Savings(BaseModel):
     estimated: dict[str, Any] = Field(default_factory=dict)
 
 
+class CacheView(BaseModel, extra="allow"):
+    """The forward cache of rank 0. What it adds beyond these fields is shown as it is."""
+
+    state: str = Field(description="off | waiting | refused | trial | on")
+    reason: str | None = Field(None, description="Why it is in that state.")
+
+
 class FreezeView(BaseModel, extra="allow"):
     """What is frozen now. Before the first report of an attempt ``units`` is empty."""
 
@@ -127,6 +134,7 @@ class FreezeView(BaseModel, extra="allow"):
     units: list[UnitView] = Field(default_factory=list)
     savings: Savings = Savings()
     next_stage_at_step: int | None = None
+    cache: CacheView | None = None
     updated_at: str | None = None
 
 
@@ -138,6 +146,7 @@ class DecisionView(BaseModel, extra="allow"):
     step: int
     fence: int
     superseded: bool = False
+    cause: str | None = Field(None, description="policy | lr_drop | lr_restart | validation | command")
     at: str | None = None
 
 

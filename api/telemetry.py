@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from workers.jobs.ports import AsyncJobStore
@@ -54,9 +54,20 @@ async def render_gauges(store: AsyncJobStore) -> bytes:
         ("job",),
         registry=registry,
     )
+    held_units = Gauge("smartfrz_job_frozen_units", "Frozen units, of active jobs.", ("job",), registry=registry)
+    events = Counter(
+        "smartfrz_freeze_events",
+        "Units frozen and thawed by all jobs so far; those undone by a resume count too.",
+        ("policy", "action"),
+        registry=registry,
+    )
+    for name, count in (await store.freeze_counts()).items():
+        policy, _, action = name.rpartition(":")
+        events.labels(policy, action).inc(count)
     for record in await store.active():
         units = (await store.get_freeze(record.id) or {}).get("units", [])
         total = sum(unit.get("parameters", 0) for unit in units)
         held = sum(unit.get("parameters", 0) for unit in units if unit.get("state") == "frozen")
         frozen.labels(record.id).set(held / total if total else 0.0)
+        held_units.labels(record.id).set(sum(unit.get("state") == "frozen" for unit in units))
     return generate_latest(registry)

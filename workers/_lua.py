@@ -100,12 +100,13 @@ return {'ok'}
 APPEND_DECISION = Script(
     _GUARD
     + """
--- KEYS decisions, steps; ARGV token, step, json
+-- KEYS decisions, steps, counts; ARGV token, step, json, then name and count of each
 local done = redis.call('HMGET', KEYS[1], 'decision_token', 'decision_seq')
 if done[1] == ARGV[2] then return {'ok', tonumber(done[2])} end
 local seq = redis.call('RPUSH', KEYS[2], ARGV[4])
 redis.call('ZADD', KEYS[3], ARGV[3], seq)
 redis.call('HSET', KEYS[1], 'decision_token', ARGV[2], 'decision_seq', seq)
+for i = 5, #ARGV, 2 do redis.call('HINCRBY', KEYS[4], ARGV[i], ARGV[i + 1]) end
 return {'ok', seq}
 """
 )

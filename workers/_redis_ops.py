@@ -11,6 +11,7 @@ Keys, after the prefix::
     decisions:<id>          list of JSON; seq = position, from 1
     decisions:<id>:steps    zset of seq by step
     decisions:<id>:gone     set of superseded seqs
+    freeze-counts           hash: <policy>:<action> -> units
     commands:<id>           list of JSON; seq = position, from 1
     commands:<id>:settled   hash: seq -> outcome as JSON, seq:at -> time
     commands:<id>:key:<key> hash: body, seq; 24 h
@@ -29,7 +30,7 @@ from typing import Any
 
 from workers import _lua
 from workers._redis import MAX_BLOCK_MS, Batch, Call, Eval, Op, Pause, Script
-from workers.jobs.codec import decision_step, dumps, outcome_event, parse_event_id
+from workers.jobs.codec import decision_step, dumps, freeze_counts, outcome_event, parse_event_id
 from workers.jobs.errors import IdempotencyConflict, IllegalTransition, JobNotFound, StaleFence, StoreUnavailable
 from workers.jobs.memory import IDEMPOTENCY_SECONDS, MAX_EVENTS, matches
 from workers.jobs.ports import Decide
@@ -173,8 +174,9 @@ class Ops:
         yield from self._guarded(job_id, fence, _lua.PUT_FREEZE, (self.key("freeze", job_id),), dumps(status))
 
     def append_decision(self, job_id: str, fence: int, decision: dict[str, Any]) -> Op[int]:
-        keys = (self.key("decisions", job_id), self.key("decisions", job_id, "steps"))
-        args = (secrets.token_hex(8), decision_step(decision), dumps({**decision, "fence": fence}))
+        keys = (self.key("decisions", job_id), self.key("decisions", job_id, "steps"), self.key("freeze-counts"))
+        counts = (part for pair in freeze_counts(decision).items() for part in pair)
+        args = (secrets.token_hex(8), decision_step(decision), dumps({**decision, "fence": fence}), *counts)
         return int((yield from self._guarded(job_id, fence, _lua.APPEND_DECISION, keys, *args)))
 
     def supersede_decisions(self, job_id: str, fence: int, after_step: int) -> Op[int]:
@@ -210,6 +212,14 @@ class Ops:
         texts, superseded = yield Batch((listed, members))
         gone = {int(seq) for seq in superseded}
         return [{**json.loads(t), "seq": s, "superseded": s in gone} for s, t in enumerate(texts, after + 1)]
+
+    def freeze_counts(self) -> Op[dict[str, int]]:
+        # not HGETALL: a generic command's reply is a plain list, whatever the client makes of that one
+        key = self.key("freeze-counts")
+        names = sorted((yield Call(("HKEYS", key))))
+        if not names:
+            return {}
+        return dict(zip(names, map(int, (yield Call(("HMGET", key, *names)))), strict=True))
 
     # --- commands
 

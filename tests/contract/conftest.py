@@ -11,7 +11,8 @@ from typing import Any, cast
 import pytest
 
 from tests.conftest import StoreUrl
-from workers.jobs.memory import AsyncMemoryJobStore, MemoryJobStore
+from workers.jobs.memory import MemoryJobStore
+from workers.jobs.memory_async import AsyncMemoryJobStore
 from workers.jobs.ports import JobStore
 from workers.redis_store import AsyncRedisJobStore, RedisJobStore
 

@@ -12,7 +12,8 @@ from tests.contract.test_job_store import record
 from workers.embedded import EmbeddedServer
 from workers.jobs import state
 from workers.jobs.errors import StoreUnavailable
-from workers.jobs.memory import AsyncMemoryJobStore, MemoryJobStore
+from workers.jobs.memory import MemoryJobStore
+from workers.jobs.memory_async import AsyncMemoryJobStore
 from workers.jobs.ports import AsyncJobStore, JobStore
 from workers.jobs.record import Event
 from workers.redis_store import AsyncRedisJobStore, RedisJobStore

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import StoreUrl
 from tests.contract.test_job_store import record
-from workers.jobs.memory import AsyncMemoryJobStore
+from workers.jobs.memory_async import AsyncMemoryJobStore
 from workers.jobs.ports import AsyncJobStore
 from workers.jobs.record import Event
 from workers.redis_store import AsyncRedisJobStore

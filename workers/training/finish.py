@@ -90,6 +90,8 @@ def report(run: Run, trained: Trained, score: Score, *, wall_seconds: float) -> 
             "synchronisations": measured["gradient_syncs"],
             "how": HOW_BYTES,
         },
+        "savings": savings,
+        "cache": freeze.get("cache"),
         "freezer": {
             "overhead_seconds": measured["overhead_seconds"],
             "overhead_seconds_by_kind": measured["overhead_seconds_by_kind"],

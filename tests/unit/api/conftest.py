@@ -17,7 +17,8 @@ from api.ports import MemoryWindowReader
 from api.settings import ApiSettings
 from workers.jobs import state
 from workers.jobs.layout import AttemptFiles, JobFiles
-from workers.jobs.memory import AsyncMemoryJobStore, MemoryJobStore, MemoryWakeUp
+from workers.jobs.memory import MemoryJobStore, MemoryWakeUp
+from workers.jobs.memory_async import AsyncMemoryJobStore
 from workers.jobs.record import JobRecord, Progress
 
 KEY = "test-key-0123456789"

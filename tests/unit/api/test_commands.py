@@ -83,3 +83,24 @@ async def test_unknown_jobs_and_no_key(world: Any) -> None:
     assert (await world.client.post(path("job_0"), json={"action": "thaw"})).status_code == 404
     async with world.connect() as stranger:
         assert (await stranger.post(path("job_0"), json={"action": "thaw"})).status_code == 401
+
+
+async def test_metrics_count_what_was_frozen(world: Any) -> None:
+    job_id = await world.submit()
+    fence = world.run(job_id)
+    world.store.append_decision(job_id, fence, {"step": 1, "policy": "linear", "frozen": ["a", "b"]})
+    world.store.put_freeze(job_id, fence, {"step": 1, "units": [{"name": "a", "state": "frozen"}, {"name": "c"}]})
+    text = (await world.client.get("/metrics")).text
+    assert 'smartfrz_freeze_events_total{action="freeze",policy="linear"} 2.0' in text
+    assert f'smartfrz_job_frozen_units{{job="{job_id}"}} 1.0' in text
+
+
+async def test_a_cache_above_the_operators_bound_is_refused(world: Any) -> None:
+    body = {"name": "demo", "model": {"name": "minilm-l6"}, "data": {"name": "20newsgroups"}}
+    most = world.settings.max_cache_ram_mib
+    for asked, status in ((most, 201), (most + 1, 422)):
+        answer = await world.client.post("/v1/jobs", json=body | {"freeze": {"cache_ram_mib": asked}})
+        assert answer.status_code == status, answer.text
+    assert [(f["pointer"], f["code"]) for f in answer.json()["errors"]] == [
+        ("/freeze/cache_ram_mib", "CACHE_TOO_LARGE")
+    ]

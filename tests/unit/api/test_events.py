@@ -12,7 +12,7 @@ import pytest
 from api.hub import Hub
 from api.sse import END_SUFFIX, has_ended, split_last_event_id, stream
 from workers.jobs.errors import StoreUnavailable
-from workers.jobs.memory import AsyncMemoryJobStore
+from workers.jobs.memory_async import AsyncMemoryJobStore
 from workers.jobs.record import Event
 
 

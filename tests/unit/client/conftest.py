@@ -23,7 +23,8 @@ from client.cli.app import app as cli_app
 from client.requests import RetryPolicy
 from workers.jobs import state
 from workers.jobs.layout import AttemptFiles, JobFiles
-from workers.jobs.memory import AsyncMemoryJobStore, MemoryJobStore, MemoryWakeUp
+from workers.jobs.memory import MemoryJobStore, MemoryWakeUp
+from workers.jobs.memory_async import AsyncMemoryJobStore
 from workers.jobs.record import Event, JobRecord, Progress
 
 KEY = "test-key-0123456789"
