@@ -72,7 +72,7 @@ def attached(setting: Setting) -> dict[str, Any]:
     schedule = config.schedule(TOTAL_STEPS)
     watched = Watched("attached", setting.model(), config)
     plain = Full(setting.model(), "plain")
-    block = schedule.decide_every if not setting.quick else schedule.decide_every // 2
+    block = schedule.decide_every if not setting.quick else schedule.decide_every // 3
     with ExitStack() as stack:
         stack.callback(watched.close)
         warm_up([plain, watched], setting.data, 2, setting.device)

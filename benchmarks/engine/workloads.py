@@ -209,7 +209,7 @@ def _vit(large: bool) -> Workload:
 
 
 def _bert(large: bool) -> Workload:
-    size, length, width = (64, 128, 768) if large else (4, 24, 384)
+    size, length, width = (64, 128, 768) if large else (4, 32, 256)
     values = {
         "hidden_size": width,
         "num_hidden_layers": 8,
