@@ -17,7 +17,8 @@ from api.app import create_app
 from api.auth import Keys
 from api.ports import MemoryWindowReader
 from api.settings import ApiSettings
-from workers.jobs.memory import AsyncMemoryJobStore, MemoryJobStore, MemoryWakeUp
+from workers.jobs.memory import MemoryJobStore, MemoryWakeUp
+from workers.jobs.memory_async import AsyncMemoryJobStore
 
 pytestmark = pytest.mark.browser
 KEY = "browser-key-0123456789"

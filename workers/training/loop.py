@@ -187,9 +187,13 @@ def _evaluation_due(run: Run, position: Position) -> bool:
 
 def _evaluate(run: Run, position: Position, teller: Teller) -> bool:
     """Score the validation split (the test split where there is none). Whether to stop early, the same on all ranks."""
-    score = scored(run, position, "validation" if run.data.validation is not None else "test", teller)
+    held_out = run.data.validation is not None
+    score = scored(run, position, "validation" if held_out else "test", teller)
     position.evaluated_at = position.step
     run.freezer.model.train()
+    if held_out:  # the test split decides nothing
+        run.freezer.observe(score.accuracy)
+        teller.freeze_events(run, position.step)
     stop = run.training.early_stop
     if stop is None:
         return False

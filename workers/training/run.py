@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 
 import numpy
@@ -74,9 +74,19 @@ class Run:
         return [self.data.train.batch(indices) for indices in self.plan.micro_batches(step, self.ranks.rank)]
 
     def naming(self, step: int) -> Callable[[int], AbstractContextManager[None]]:
-        """For each micro-batch of the step that follows ``step`` completed ones: names its samples to the freezer."""
-        passes = self.plan.micro_batches(step, self.ranks.rank)
-        return lambda index: self.freezer.batch(passes[index])
+        """For each micro-batch of the step that follows ``step`` completed ones: names its samples to the freezer,
+        and those of the pass after it, which may then be fetched meanwhile."""
+        rank = self.ranks.rank
+        passes = self.plan.micro_batches(step, rank)
+        if step + 1 < self.total_steps:
+            passes = [*passes, self.plan.micro_batches(step + 1, rank)[0]]
+
+        def around(index: int) -> AbstractContextManager[None]:
+            if index + 1 < len(passes):
+                self.freezer.prefetch(passes[index + 1])
+            return self.freezer.batch(passes[index])
+
+        return around
 
     def prepare_freezer(self) -> None:
         """Let the freezer find the units, after a checkpoint was loaded or none was found."""
@@ -93,6 +103,8 @@ class Run:
             self.freezer.close()
         finally:
             shutil.rmtree(self.files.cache(self.ranks.rank), ignore_errors=True)
+            with suppress(OSError):  # the last rank takes the folder with it
+                self.files.caches.rmdir()
         if self.windows is not None and hasattr(self.windows, "close"):
             self.windows.close()
 
@@ -116,6 +128,8 @@ def prepare(attempt: AttemptSpec, files: AttemptFiles, ranks: Ranks, settings: S
         raise ConfigInvalid("early stop needs data to watch: set data.validation_ratio, for example to 0.1")
     model = models.build(spec.model, data.task, settings, seed=training.seed).to(ranks.device)
     optimizer = make_optimizer(model, training.optimizer)
+    if ranks.leads:
+        _clear_caches(files)
     directory = files.cache(ranks.rank)
     ram, disk = ranks.broadcast([free_ram(), free_disk(directory)])
     config = bounded(freeze_config(spec, settings), settings, ranks=ranks.world, ram_free=ram, disk_free=disk)
@@ -191,6 +205,13 @@ def use_bf16(precision: str, device: torch.device) -> bool:
     if precision == "bf16" and not has:
         raise ConfigInvalid("this GPU has no bfloat16: use training.precision fp32 or auto")
     return precision == "bf16" or (precision == "auto" and has and device.type == "cuda")
+
+
+def _clear_caches(files: AttemptFiles) -> None:
+    """Of earlier attempts, whose ranks are gone: the guardian that should have done it may have been killed too."""
+    for caches in files.root.parent.glob("attempt-*/cache"):
+        if caches != files.caches:
+            shutil.rmtree(caches, ignore_errors=True)
 
 
 def _windows(attempt: AttemptSpec, settings: Settings, capacity: int) -> WindowStore | None:
