@@ -59,8 +59,10 @@ class FreezeConfig:
     max_frozen_ratio: float = 1.0
     """Largest share of units that may be frozen; the last unit (the head) is never frozen."""
     min_gain: float = 0.0
-    """Smallest share of a full step's FLOPs that a change must save in each remaining step. Whatever is set here, a
-    change must also pay for itself: one event counts as one full step. Policies that follow a calendar are exempt."""
+    """Smallest share of a full step's FLOPs that a change must save in each remaining step. Policies that
+    follow a calendar are exempt, here and from ``event_steps``."""
+    event_steps: float = 1.0
+    """What a change of the frozen set may cost, in full steps: it must save more in the steps that remain."""
     thaw_on_lr_drop: float | None = 10.0
     """Thaw everything when the learning rate falls by this factor from one step to the next. null: never."""
     thaw_on_lr_restart: float | None = 2.0
@@ -96,6 +98,7 @@ class FreezeConfig:
         _require(self.patience >= 1, "/patience", "patience must be at least 1")
         _require(0.0 <= self.max_frozen_ratio <= 1.0, "/max_frozen_ratio", "must lie between 0 and 1")
         _require(0.0 <= self.min_gain < 1.0, "/min_gain", "min_gain must lie between 0 and 1")
+        _require(self.event_steps >= 0.0, "/event_steps", "event_steps must not be negative")
         for name in ("thaw_on_lr_drop", "thaw_on_lr_restart"):
             value = getattr(self, name)
             _require(value is None or value > 1.0, f"/{name}", f"{name} is a factor above 1, or null")

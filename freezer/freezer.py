@@ -11,8 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +20,33 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from freezer import policies
+from freezer.account import Account
+from freezer.cache import CacheSettings, ForwardCache
+from freezer.cache.rows import first_dimension
 from freezer.config import FreezeConfig
 from freezer.cost import Costs
 from freezer.decisions import Decisions
 from freezer.enact import Enactor
-from freezer.errors import FreezerError, UnitError
+from freezer.errors import UnitError
 from freezer.events import Cause, FreezeEvent
+from freezer.held import measure_held
 from freezer.parallel import ParallelStrategy, Stopwatch, detect, refuse_unsupported
 from freezer.plan import FreezePlan
-from freezer.planner import PlannerState, check, check_honoured, make_plan
-from freezer.policies.base import Policy, PolicyContext
+from freezer.planner import PlannerState, check, check_honoured
+from freezer.policies.base import Decides, complete, overrides
 from freezer.prepared import Prepared
 from freezer.proxy import ModelProxy
+from freezer.rates import UnitRates
 from freezer.recorder import Recorder
 from freezer.report import unit_rows
+from freezer.stages import Stages
+from freezer.thaw import RateWatch, ScoreWatch
 from freezer.units import Unit
 from freezer.windows import MemoryWindows, WindowStore
+from freezer.worth import Held, prices_of, unit_prices
 
 
-class Freezer:
+class Freezer(Stages):
     """Watches a model's weights in training and freezes the units that have converged, on all ranks at one step.
 
     Args:
@@ -68,7 +75,7 @@ class Freezer:
         *,
         total_steps: int,
         windows: WindowStore | None = None,
-        policy: Policy | str | None = None,
+        policy: Decides | str | None = None,
         on_event: Callable[[FreezeEvent], None] | None = None,
         parallel: ParallelStrategy | None = None,
         directory: Path | None = None,
@@ -79,30 +86,46 @@ class Freezer:
             config = FreezeConfig(policy=policy) if isinstance(policy, str) else FreezeConfig()
         self.config = config
         self.schedule = config.schedule(total_steps)
-        chosen = policy if policy is not None and not isinstance(policy, str) else policies.make(config)
-        self._decides = chosen.name != "none"
+        if policy is None or isinstance(policy, str):
+            self._policy = policies.make(config)
+        else:
+            self._policy = complete(policy, type(policy).__name__)
+        self._decides = self._policy.name != "none"
         self.parallel = parallel or detect()
         self.windows: WindowStore = windows if windows is not None else MemoryWindows(config.window)
         self._recorder = Recorder(self.windows, optimizer, capacity=config.window, spend=self._spend)
-        self._decisions = Decisions(chosen, self._recorder.submit)
+        self._decisions = Decisions(self._policy, self._recorder.submit)
         self.optimizer = optimizer
         self.on_event = on_event
         self.directory = directory
-        self.samples = samples
+        if directory is not None:
+            directory.mkdir(parents=True, exist_ok=True)
         self.plan = FreezePlan()
         self.history: list[dict[str, Any]] = []
-        self.costs = Costs()
+        self._account = Account(next(model.parameters()).device, self.parallel.world_size)
+        self.cache = ForwardCache(model, CacheSettings.of(config, directory), samples=samples, seed=config.seed)
         self.model = ModelProxy(model, self._around_training)
         self._bare = model
         self._step = 0
         self._planner = PlannerState()
         self._found: Prepared | None = None
         self._enactor: Enactor | None = None
-        self._passes = 0.0
+        self._pinned: frozenset[str] | None = None
+        self._rate_watch = RateWatch(config.thaw_on_lr_drop, config.thaw_on_lr_restart)
+        self._score_watch = ScoreWatch(config.thaw_on_worse)
+        self._rates: UnitRates | None = None
+        self._initial_rates: list[float] | None = None
+        self._watched = False
+        self._refused: str | None = None
         group = optimizer.param_groups[0]
         self._initial_rate = float(group.get("initial_lr", group["lr"]))
         self._restored = False
         self._batch: tuple[Tensor, Tensor | None] | None = None
+
+    @property
+    def costs(self) -> Costs:
+        """Counters of the run so far."""
+        return self._account.costs
 
     # -- preparation -------------------------------------------------------------------------------------------------
 
@@ -124,19 +147,46 @@ class Freezer:
         if self._found is not None:
             return
         with Stopwatch() as watch:
-            found = self._found = Prepared(self._bare, self.optimizer, self.config, args, kwargs)
+            found = self._found = Prepared(self._bare, self.optimizer, self.config, args, kwargs, self.directory)
             self._recorder.use(found.sampler)
-            check(self.plan, found.units, found.pinned)
+            check(self.plan, found.units, self.pinned)
             self.parallel.same("units, step or plan", [found.digest, self._step, self.plan.digest])
             self._enactor = Enactor(self._bare, self.model, found, self.parallel)
             self._enactor.first(self.plan)
+            self._retarget()
+            self._set_rates()
         self.costs.spend("prepare", watch.seconds)
         if not self._restored:
             self._record()
-            if self._decides and self.config.policy == "static":  # frozen from the start, by its definition
+            if self._policy.at_start:
                 self._begin_stage()
                 self._conclude(0)
+            if self._policy.name == "static":
                 check_honoured(self.config.options, self.plan, found.units)
+
+    @property
+    def pinned(self) -> frozenset[str]:
+        """Units that are never frozen: by the settings, and by :meth:`pin`."""
+        if self._pinned is None:
+            self._pinned = self._prepared.pinned
+        return self._pinned
+
+    def _set_rates(self) -> None:
+        if not overrides(self._policy, "rates"):
+            return
+        found = self._prepared
+        named = dict(self._bare.named_parameters())
+        unit_of = {id(named[name]): unit.name for unit in found.used for name in unit.params}
+
+        def rates() -> dict[str, float]:
+            wanted = self._policy.rates(self._step, self.schedule.total_steps, found.used)
+            return {unit: factor for unit, factor in wanted.items() if unit not in self.pinned}
+
+        self._rates = UnitRates(self.optimizer, unit_of, rates, initial=self._initial_rates)
+
+    def _retarget(self) -> None:
+        remaining = self.schedule.total_steps - self._step
+        self.cache.retarget(self.plan.digest, remaining, self._account.rows_per_step)
 
     @property
     def _prepared(self) -> Prepared:
@@ -160,10 +210,23 @@ class Freezer:
         finally:
             self._batch = before
 
-    def _around_training(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AbstractContextManager[None]:
+    def prefetch(self, ids: Tensor | Sequence[int], draws: Tensor | Sequence[int] | None = None) -> None:
+        """Announce the samples of the next pass, so that the forward cache can gather them meanwhile."""
+        self.cache.prefetch(_int64(ids), None if draws is None else _int64(draws))
+
+    @contextmanager
+    def _around_training(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[None]:
         self.prepare(*args, **kwargs)
-        self._passes += self._prepared.passes(args, kwargs)
-        return nullcontext()
+        found = self._prepared
+        if not self._watched:
+            self._watched = True
+            if self.parallel.rank == 0 and overrides(self._policy, "watch"):
+                self._policy.watch(self._bare, self.optimizer, found.used, (args, kwargs))
+        self._account.begin_pass(found.passes(args, kwargs), first_dimension((args, kwargs)) or 0)
+        ids, draws = self._batch or (None, None)
+        with self.cache.around(ids, draws, args, kwargs):
+            yield
+        self._account.end_pass(found, self.cache)
 
     # -- one step ----------------------------------------------------------------------------------------------------
 
@@ -180,95 +243,49 @@ class Freezer:
         """
         found = self._prepared
         self._step += 1
-        self.costs.add_passes(self._passes, self.parallel.world_size, found.now, found.full, found.prefix)
-        self.costs.add_reduced(*self.parallel.reduced(), found.full_bytes)
-        self._passes = 0.0
+        during = self.plan
+        self._account.end_work(found, self.parallel.reduced())
         found.applier.refuse_late_use()
-        event = None
+        event = self._see_rate()
         if self._decides and self.schedule.delay and self.schedule.takes_effect(self._step):
-            event = self._conclude(self._step - self.schedule.delay)
+            event = self._conclude(self._step - self.schedule.delay) or event
         if self.schedule.is_snapshot(self._step):
             self._record()
         if self._decides and self.schedule.is_stage(self._step):
             self._begin_stage()
             if not self.schedule.delay:
-                event = self._conclude(self._step)
+                event = self._conclude(self._step) or event
+        self._account.end_step(during)
         return event
-
-    def _record(self) -> None:
-        if self.parallel.rank != 0:
-            return
-        with Stopwatch() as watch:
-            active = [u.name for u in self._prepared.used if u.name not in self.plan.frozen]
-            self._recorder.record(self._step, active)
-        self.costs.spend("snapshot", watch.seconds)
 
     def _spend(self, kind: str, seconds: float) -> None:
         self.costs.spend(kind, seconds)
 
-    def _begin_stage(self) -> None:
-        if self.parallel.rank != 0:
-            return
-        with Stopwatch() as watch:
-            units = self._prepared.used
-            now = partial(  # all but the windows, which are read in the worker, after this step's snapshot
-                PolicyContext,
-                step=self._step,
-                total_steps=self.schedule.total_steps,
-                units=units,
-                frozen=frozenset(self.plan.frozen),
-                learning_rate=float(self.optimizer.param_groups[0]["lr"]),
-                initial_learning_rate=self._initial_rate,
-                config=self.config,
-            )
-            self._decisions.begin(lambda: now(windows=self._recorder.windows(u.name for u in units)), self._step)
-        self.costs.spend("stage", watch.seconds)
-
-    def _conclude(self, stage: int) -> FreezeEvent | None:
-        """Rank 0 plans, everybody agrees, everybody applies."""
-        found = self._prepared
-        with Stopwatch() as watch:
-            message: dict[str, Any] | FreezerError | None = None
-            if self.parallel.rank == 0:
-                try:
-                    planned = make_plan(
-                        self.plan,
-                        self._planner,
-                        self._decisions.take(stage),
-                        found._survey,
-                        self.config,
-                        step=self._step,
-                        total_steps=self._step + 10**9,  # to come: the real length; until then no change is refused
-                        pinned=found.pinned,
-                        calendar=getattr(self._decisions.policy, "calendar", False),
-                    )
-                    plan, self._planner = planned.plan, planned.state
-                    message = {"plan": plan.to_dict(), "step": self._step, "planner": self._planner.to_dict()}
-                except FreezerError as error:
-                    message = error
-            agreed = self.parallel.share(message)
-            plan = FreezePlan.from_dict(agreed["plan"])
-            self._planner = PlannerState.from_dict(agreed["planner"])
-            # the plan before it is part of it: two ranks that froze different units must not go on
-            self.parallel.same("the plan, or the step", [self._step, self.plan.digest, plan.digest])
-            check(plan, found.units, found.pinned)
-        self.costs.spend("agree", watch.seconds)
+    def _change(self, plan: FreezePlan, cause: Cause) -> FreezeEvent | None:
+        """Bring everything to a plan that all ranks hold, and tell of it. ``None`` where it is the old one."""
+        assert self._enactor is not None
         before, self.plan = self.plan, plan
         if plan.digest == before.digest:
             return None
-        return self._change(before, "policy")
-
-    def _change(self, before: FreezePlan, cause: Cause) -> FreezeEvent:
-        """Bring everything from the plan before to the one that holds now, and tell of it."""
-        assert self._enactor is not None
         with Stopwatch() as watch:
-            self._enactor.change(self.plan)
+            self._enactor.change(plan)
+            self._retarget()
         self.costs.spend("apply", watch.seconds)
-        event = FreezeEvent.between(before, self.plan, self.units, cause)
+        event = FreezeEvent.between(before, plan, self.units, cause)
+        if event.thawed:
+            self._score_watch.restart()
+            if self.parallel.rank == 0:
+                self._recorder.forget(event.thawed)
         self.history.append(event.to_dict())
         if self.on_event is not None:
             self.on_event(event)
         return event
+
+    def _see_rate(self) -> FreezeEvent | None:
+        cause = self._rate_watch.see(float(self.optimizer.param_groups[0]["lr"]))
+        if cause is None or not self.plan.frozen or self._policy.calendar:
+            return None
+        return self._thaw(None, cause)
 
     def rewrap(self) -> None:
         """Wrap anew, as a resume does; on all ranks, between two steps, when a checkpoint is made.
@@ -283,17 +300,19 @@ class Freezer:
 
     def status(self) -> dict[str, Any]:
         """The freeze status document's part that the engine knows; JSON values."""
+        pinned = self.pinned if self._found else frozenset()
         units = self._found.units if self._found else []
-        pinned = self._found.pinned if self._found else frozenset()
-        filled = self._recorder.filled()
+        prices = unit_prices(self._found.survey, self._held()) if self._found else {}
         return {
             "step": self._step,
             "plan_seq": self.plan.seq,
             "plan_hash": self.plan.digest,
-            "policy": self._decisions.policy.name,
+            "policy": self._policy.name,
             "mode": self.config.mode,
-            "units": unit_rows(units, self.plan, self._planner, self.history, pinned, filled),
-            "savings": self.costs.savings(),
+            "units": unit_rows(units, self.plan, self._planner, self.history, pinned, self._recorder.filled(), prices),
+            "refused": self._refused,
+            "cache": self.cache.report(),
+            "savings": self._account.note().savings(),
             "next_stage_at_step": self.schedule.next_stage(self._step) if self._decides else None,
         }
 
@@ -303,12 +322,18 @@ class Freezer:
             "steps": self._step,
             "total_steps": self.schedule.total_steps,
             "ranks": self.parallel.world_size,
-            "policy": self._decisions.policy.name,
+            "policy": self._policy.name,
             "units": len(self._found.units) if self._found else 0,
             "frozen_units": list(self.plan.frozen),
             "history": list(self.history),
-            **self.costs.report(),
+            "cache": self.cache.report(),
+            "price": prices_of(self._found.survey, self.plan.frozen, self._held()) if self._found else {},
+            **self._account.note().report(),
         }
+
+    def _held(self) -> Held:
+        found = self._prepared
+        return measure_held(self._bare, self.optimizer, found.units, found.saved, stepped=self._step > 0)
 
     def state_dict(self) -> dict[str, Any]:
         """All that a bit-exact resume needs; plain values and bytes. Rank 0's serves every rank."""
@@ -322,7 +347,11 @@ class Freezer:
             "decisions": self._decisions.state_dict(),
             "windows": windows,
             "history": list(self.history),
-            "costs": self.costs.to_dict(),
+            "costs": self._account.note().to_dict(),
+            "pinned": None if self._pinned is None else sorted(self._pinned),
+            "rate_watch": self._rate_watch.state_dict(),
+            "score_watch": self._score_watch.state_dict(),
+            "initial_rates": self._initial_rates if self._rates is None else self._rates.initial,
             "initial_rate": self._initial_rate,
         }
 
@@ -333,17 +362,31 @@ class Freezer:
         self._planner = PlannerState.from_dict(state["planner"])
         self._decisions.load_state_dict(state["decisions"])
         self.history = [dict(entry) for entry in state["history"]]
-        self.costs = Costs.from_dict(state["costs"])
+        self._account.restore(Costs.from_dict(state["costs"]))
+        pinned = state.get("pinned")
+        self._pinned = None if pinned is None else frozenset(pinned)
+        if "rate_watch" in state:  # not in checkpoints of earlier versions
+            self._rate_watch.load_state_dict(state["rate_watch"])
+            self._score_watch.load_state_dict(state["score_watch"])
+        self._initial_rates = state.get("initial_rates")
+        if self._rates is not None and self._initial_rates is not None:
+            self._rates.initial = list(self._initial_rates)
         self._initial_rate = float(state["initial_rate"])
         self._restored = True
         if self.parallel.rank == 0:
             self._recorder.restore(state["windows"])
         if self._found is not None and self._enactor is not None:
-            check(self.plan, self._found.units, self._found.pinned)
+            check(self.plan, self._found.units, self.pinned)
             self._enactor.loaded(self.plan)
+            self._retarget()
 
     def close(self) -> None:
         """Bring the last snapshots into the windows, end the threads. The model stays as it is, hooks included."""
+        self.cache.close()
+        if self._rates is not None:
+            self._rates.close()
+        if self._found is not None:
+            self._found.applier.close()
         self._decisions.close()
         self._recorder.close()
 

@@ -10,7 +10,7 @@ from freezer.config import FreezeConfig
 from freezer.cost import step_flops
 from freezer.errors import PlanError
 from freezer.plan import FreezePlan, PlannerState
-from freezer.planner_checks import check, check_honoured, head_of, resolve_pins
+from freezer.planner_checks import check, check_honoured, head_of, matching, resolve_pins
 from freezer.planner_commands import following, forgotten, freeze, released, room, thaw
 from freezer.policies.base import Verdict
 from freezer.units import Survey, Unit
@@ -24,6 +24,7 @@ __all__ = [
     "freeze",
     "head_of",
     "make_plan",
+    "matching",
     "resolve_pins",
     "thaw",
 ]
@@ -96,7 +97,7 @@ def make_plan(
     refused = None
     if frozen != base.frozen and not calendar:
         now, then, full = (step_flops(survey, names).total for names in (base.frozen, frozen, ()))
-        refused = shortfall(now, then, full, total_steps - step, config.min_gain)
+        refused = shortfall(now, then, full, total_steps - step, config.min_gain, config.event_steps)
         if refused is not None:
             added = ", ".join(name for name in frozen if name not in base.frozen)
             refused, frozen = f"{added}: {refused}", base.frozen

@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
 
 from freezer.apply import Applier
+from freezer.cache.rows import first_dimension
 from freezer.config import FreezeConfig
 from freezer.cost import StepFlops, leading, step_flops
 from freezer.planner import resolve_pins
 from freezer.proxy import batch_size
+from freezer.saved import measure_saved
 from freezer.trajectory import Sampler
 from freezer.units import Unit, survey
 
@@ -27,6 +30,9 @@ class Prepared:
         pinned: names of the units that the settings pin.
         full: FLOPs of one pass over the example with nothing frozen; ``now`` with what is frozen, ``prefix`` with
             only its contiguous run from the input.
+        survey: units and what else costs.
+        example_rows: samples in the example batch.
+        saved: what one pass over it stores for the backward pass.
         full_bytes: gradient bytes of full training at each synchronisation.
     """
 
@@ -37,15 +43,18 @@ class Prepared:
         config: FreezeConfig,
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
+        spill: Path | None = None,
     ) -> None:
-        self._survey = survey(model, args, kwargs, config.unit)
+        self.survey = survey(model, args, kwargs, config.unit)
+        self.example_rows = first_dimension((tuple(args), dict(kwargs))) or 1
         self._example_size = batch_size(args, kwargs)
-        self.units: list[Unit] = self._survey.units
+        self.units: list[Unit] = self.survey.units
+        self.saved = measure_saved(model, self.units, args, kwargs)
         self.pinned = resolve_pins(config.pin, self.units)
         self.sampler = Sampler(self.units, model, config.samples, config.seed)
-        self.applier = Applier(model, self.units, optimizer)
+        self.applier = Applier(model, self.units, optimizer, spill=spill)
         self.full_bytes = self.applier.gradient_bytes()
-        self.full: StepFlops = step_flops(self._survey)
+        self.full: StepFlops = step_flops(self.survey)
         self.now = self.prefix = self.full
 
     @property
@@ -65,5 +74,5 @@ class Prepared:
 
     def price(self, frozen: Collection[str]) -> None:
         """Set :attr:`now` and :attr:`prefix` for what is frozen from here on."""
-        self.now = step_flops(self._survey, frozen)
-        self.prefix = step_flops(self._survey, leading(self.units, frozen))
+        self.now = step_flops(self.survey, frozen)
+        self.prefix = step_flops(self.survey, leading(self.units, frozen))

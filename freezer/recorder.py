@@ -170,6 +170,17 @@ class Recorder:
         """Snapshots in the window of each recorded unit, those under way included. Does not wait."""
         return {name: count for name, (_, count) in self._counts.items()}
 
+    def forget(self, names: Iterable[str]) -> None:
+        """Begin these units' windows anew: what lies before a thaw tells nothing of what comes after it."""
+        names = list(names)
+        for name in names:
+            self._counts.pop(name, None)
+        self.submit(lambda: self._drop(names))
+
+    def _drop(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._windows.drop(name)
+
     def dump(self) -> dict[str, list[tuple[int, bytes]]]:
         """All windows, for a checkpoint. Waits."""
         self.drain()

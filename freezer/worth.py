@@ -76,6 +76,11 @@ def price(survey: Survey, frozen: Collection[str] = (), held: Held | None = None
     )
 
 
+def prices_of(survey: Survey, frozen: Collection[str], held: Held) -> dict[str, Any]:
+    """Price of a step of full training and of one now; JSON values."""
+    return {"full": price(survey, (), held).to_dict(), "now": price(survey, frozen, held).to_dict()}
+
+
 def unit_prices(survey: Survey, held: Held | None = None) -> dict[str, Price]:
     """What each unit alone contributes to a step of full training, in execution order.
 
@@ -98,21 +103,23 @@ def unit_prices(survey: Survey, held: Held | None = None) -> dict[str, Price]:
     }
 
 
-def shortfall(before: int, after: int, full: int, remaining_steps: int, min_gain: float) -> str | None:
+def shortfall(
+    before: int, after: int, full: int, remaining_steps: int, min_gain: float, event_steps: float = 1.0
+) -> str | None:
     """Why a change from ``before`` to ``after`` FLOPs a step does not pay, or ``None`` if it does.
 
-    It must save ``min_gain`` of a ``full`` step in each step, and over ``remaining_steps`` more than one full step,
-    which bounds what an event costs. Freezing more never costs more, so if all that is ready does not pay, no part
-    of it does.
+    It must save ``min_gain`` of a ``full`` step in each step, and over ``remaining_steps`` more than ``event_steps``
+    full steps, the price of an event; 0: nothing is asked. Freezing more never costs more, so if all that is ready
+    does not pay, no part of it does.
     """
     gain = before - after
     share = gain / full if full else 0.0
     if gain < min_gain * full:
         return f"it would save {share:.2%} of a full step, and min_gain is {min_gain:.2%}"
-    if gain * remaining_steps <= full:
+    if event_steps and gain * remaining_steps <= full * event_steps:
         return (
             f"it would save {share:.2%} of a full step in each of {remaining_steps} remaining steps: "
-            "not more than the one full step that a change may cost"
+            f"not more than the {event_steps:g} full steps that a change may cost"
         )
     return None
 

@@ -91,12 +91,12 @@ def test_the_policy_sees_what_it_needs() -> None:
     policy = Scripted({2: ["conv"]})
     freezer, optimizer = build(ResNet(), policy, steps=12)
     train(freezer, optimizer, range(4))
-    optimizer.param_groups[0]["lr"] = 1e-3
+    optimizer.param_groups[0]["lr"] = 5e-3
     train(freezer, optimizer, range(4, 8))
     assert policy.asked == [2, 4, 6, 8][: len(policy.asked)]
     context = policy.contexts[2]
     assert (context.step, context.total_steps, context.frozen) == (6, 12, {"conv"})
-    assert (context.learning_rate, context.initial_learning_rate) == (1e-3, 1e-2)
+    assert (context.learning_rate, context.initial_learning_rate) == (5e-3, 1e-2)
     assert [snapshot.step for snapshot in context.windows["fc"]] == [4, 5, 6]
     freezer.close()
 

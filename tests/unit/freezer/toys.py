@@ -111,7 +111,14 @@ class Scripted:
 
 def settings(**changes: Any) -> FreezeConfig:
     """Short windows, a stage every second step, no hysteresis."""
-    values: dict[str, Any] = {"window": 3, "samples": 16, "snapshot_every": 1, "decide_every": 2, "patience": 1}
+    values: dict[str, Any] = {
+        "window": 3,
+        "samples": 16,
+        "snapshot_every": 1,
+        "decide_every": 2,
+        "patience": 1,
+        "event_steps": 0.0,
+    }
     return FreezeConfig(**{**values, **changes})
 
 

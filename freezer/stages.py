@@ -1,0 +1,103 @@
+"""Snapshots and freezing stages: rank 0 looks and plans, everybody agrees, everybody applies."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from functools import partial
+from typing import Any
+
+from torch.optim import Optimizer
+
+from freezer.config import Schedule
+from freezer.cost import Costs
+from freezer.decisions import Decisions
+from freezer.errors import FreezerError
+from freezer.events import FreezeEvent
+from freezer.orders import Orders
+from freezer.parallel import Stopwatch
+from freezer.plan import FreezePlan, PlannerState
+from freezer.planner import check, make_plan
+from freezer.policies.base import PolicyContext
+from freezer.prepared import Prepared
+from freezer.recorder import Recorder
+
+
+class Stages(Orders):
+    """The part of :class:`freezer.freezer.Freezer` that asks the policy."""
+
+    schedule: Schedule
+    optimizer: Optimizer
+    _step: int
+    _recorder: Recorder
+    _decisions: Decisions
+    _initial_rate: float
+    _refused: str | None
+
+    @property
+    @abstractmethod
+    def costs(self) -> Costs:
+        """Counters of the run so far."""
+
+    @property
+    @abstractmethod
+    def _prepared(self) -> Prepared:
+        """What the first batch told."""
+
+    def _record(self) -> None:
+        if self.parallel.rank != 0:
+            return
+        with Stopwatch() as watch:
+            active = [u.name for u in self._prepared.used if u.name not in self.plan.frozen]
+            self._recorder.record(self._step, active)
+        self.costs.spend("snapshot", watch.seconds)
+
+    def _begin_stage(self) -> None:
+        if self.parallel.rank != 0:
+            return
+        with Stopwatch() as watch:
+            self._prepared.applier.refuse_changes()
+            units = self._prepared.used
+            now = partial(  # all but the windows, which are read in the worker, after this step's snapshot
+                PolicyContext,
+                step=self._step,
+                total_steps=self.schedule.total_steps,
+                units=units,
+                frozen=frozenset(self.plan.frozen),
+                learning_rate=float(self.optimizer.param_groups[0]["lr"]),
+                initial_learning_rate=self._initial_rate,
+                config=self.config,
+                extra=dict(self._policy.collect(self._step)),
+            )
+            self._decisions.begin(lambda: now(windows=self._recorder.windows(u.name for u in units)), self._step)
+        self.costs.spend("stage", watch.seconds)
+
+    def _conclude(self, stage: int) -> FreezeEvent | None:
+        """Rank 0 plans, everybody agrees, everybody applies."""
+        found = self._prepared
+        with Stopwatch() as watch:
+            message: dict[str, Any] | FreezerError | None = None
+            if self.parallel.rank == 0:
+                try:
+                    planned = make_plan(
+                        self.plan,
+                        self._planner,
+                        self._decisions.take(stage),
+                        found.survey,
+                        self.config,
+                        step=self._step,
+                        total_steps=self.schedule.total_steps,
+                        pinned=self.pinned,
+                        calendar=self._policy.calendar,
+                    )
+                    self._refused = planned.refused
+                    message = {"plan": planned.plan.to_dict(), "planner": planned.state.to_dict()}
+                except FreezerError as error:
+                    message = error
+            agreed = self.parallel.share(message)
+            plan = FreezePlan.from_dict(agreed["plan"])
+            self._planner = PlannerState.from_dict(agreed["planner"])
+            # the plan before it is part of it: two ranks that froze different units must not go on
+            self.parallel.same("the plan, or the step", [self._step, self.plan.digest, plan.digest])
+            check(plan, found.units, self.pinned)
+        self.costs.spend("agree", watch.seconds)
+        return self._change(plan, "policy")
