@@ -372,7 +372,7 @@ class Freezer(Stages):
         if self._rates is not None and self._initial_rates is not None:
             self._rates.initial = list(self._initial_rates)
         self._initial_rate = float(state["initial_rate"])
-        self._restored = True
+        self._restored = self._step > 0 or bool(state["windows"])  # one saved before the first pass begins anew
         if self.parallel.rank == 0:
             self._recorder.restore(state["windows"])
         if self._found is not None and self._enactor is not None:

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -351,7 +350,6 @@ def test_whatever_happens_in_whatever_order_to_whatever_model(scenario: Scenario
         assert same(value, disturbed[part]), f"{part} differs after a resume"
 
 
-@pytest.mark.xfail(strict=True, reason="a state saved before the first pass counts as that of a run under way")
 def test_resumed_before_the_first_step() -> None:
     def static() -> Freezer:
         model = Tree().build()
