@@ -144,7 +144,7 @@ class Run:
         self.freezer.model.train()
         with self.freezer.batch(ids):
             out = self.freezer.model(self.images[ids])
-        F.cross_entropy(out, self.labels[ids]).backward()
+        F.cross_entropy(out, self.labels[ids]).backward()  # type: ignore[no-untyped-call]
 
     def order(self, step: int) -> None:
         """Whatever the policy does: a freeze and two thaws from outside."""
@@ -161,7 +161,7 @@ class Run:
         if self.world > 1:
             random = [None] * self.world
             dist.all_gather_object(random, torch.get_rng_state())
-        parts = {"model": self.model, "optimizer": self.optimizer, "freezer": self.freezer}
+        parts: dict[str, Any] = {"model": self.model, "optimizer": self.optimizer, "freezer": self.freezer}
         state = {**{name: part.state_dict() for name, part in parts.items()}, "random": random}
         scratch, target = self.folder / "checkpoint.tmp", self.folder / "checkpoint.pt"
         if self.rank == 0:
@@ -222,14 +222,16 @@ def same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-def chosen(seen: list[Moment], alone: bool) -> list[Moment]:
-    """One moment of each kind around the first freeze, the first thaw and each change of the cache; in order."""
+def chosen(seen: list[Moment], alone: bool, apart: bool) -> list[Moment]:
+    """Moments around the first freeze, the first thaw and each change of the cache; in order. Ranks are slow to
+    start anew: together they skip the moments before and after an event, unless asked for each ``apart``."""
+    around = ("agreed", "passed", "stepped") if alone or apart else ("agreed",)
     wanted: list[Moment] = []
     for kind in ("frozen", "thawed"):
         event = next((m for m in seen if m[0] == kind and m[1] > 0), None)
         if event is not None:
             step = event[1]
-            wanted += [m for m in seen if m[1] == step and m[0] in ("agreed", kind, "stepped", "passed")]
+            wanted += [m for m in seen if m[1] == step and m[0] in (kind, *around)]
     wanted += [next(m for m in seen if m[0] == "saving" and m[1] > 8)]
     if alone:  # each rank's cache decides for itself
         wanted += [m for m in seen if m[0].startswith("cache")]
@@ -264,7 +266,7 @@ def run(policy: str, folder: Path, rank: int, world: int, planned: list[Moment],
 def examine(policy: str, folder: Path, rank: int, world: int, apart: bool) -> dict[str, Any]:
     """Compare the undisturbed run with one that dies at all chosen moments, or (``apart``) one run for each."""
     straight, seen = run(policy, folder / "straight", rank, world, [], False)
-    box = [chosen(seen, world == 1)]
+    box = [chosen(seen, world == 1, apart)]
     if world > 1:
         dist.broadcast_object_list(box, src=0)
     moments = box[0]
@@ -281,7 +283,7 @@ def main() -> None:
     job = json.loads(Path(sys.argv[4]).read_text())
     torch.set_num_threads(1)
     if world > 1:
-        store = dist.FileStore(job["rendezvous"], world)
+        store = dist.FileStore(job["rendezvous"], world)  # type: ignore[attr-defined]
         dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=timedelta(seconds=60))
     if rank == 0:
         torch.manual_seed(0)

@@ -182,10 +182,8 @@ class Run:
 
     def resume(self) -> None:
         """The process dies; another one has only the file."""
-        if self.freezer.steps == 0:
-            return  # see test_resumed_before_the_first_step
         file = io.BytesIO()
-        parts = {"model": self.model, "optimizer": self.optimizer, "freezer": self.freezer}
+        parts: dict[str, Any] = {"model": self.model, "optimizer": self.optimizer, "freezer": self.freezer}
         torch.save({name: part.state_dict() for name, part in parts.items()}, file)
         self.close()
         self.start()

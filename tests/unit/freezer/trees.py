@@ -50,7 +50,8 @@ class PostNorm(nn.Module):
         self.dense, self.drop = nn.Linear(WIDTH, WIDTH), nn.Dropout(drop)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(x + self.drop(self.dense(x)))
+        result: Tensor = self.norm(x + self.drop(self.dense(x)))
+        return result
 
 
 class Mlp(nn.Module):
@@ -73,7 +74,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm(x)
-        return x + self.drop(self.inner(h, h, h, need_weights=False)[0])
+        result: Tensor = x + self.drop(self.inner(h, h, h, need_weights=False)[0])
+        return result
 
 
 class Adapted(nn.Module):
@@ -172,7 +174,7 @@ class Model(nn.Module):
             parts |= dict(zip(names, made, strict=True))
         parts["head"] = nn.Linear(WIDTH, CLASSES if tree.convs else WORDS, bias=not tree.tied)
         if tree.tied and not tree.convs:
-            parts["head"].weight = parts["front"].weight  # type: ignore[assignment]
+            parts["head"].weight = parts["front"].weight
         if tree.spare:
             parts["spare"] = nn.Linear(WIDTH, WIDTH)
         if tree.settled:
@@ -188,7 +190,8 @@ class Model(nn.Module):
                 x = x.flatten(2).transpose(1, 2)
             x = self.get_submodule(name)(x)
         pooled = x.mean((2, 3)) if x.dim() == 4 else x.mean(1)
-        return self.get_submodule("head")(pooled)
+        result: Tensor = self.get_submodule("head")(pooled)
+        return result
 
 
 @st.composite
