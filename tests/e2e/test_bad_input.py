@@ -132,7 +132,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, packages_dir: Path) -> Itera
     [
         ({"model": {"name": "resnet-99"}}, "/model/name", "resnet-small"),
         ({"data": {"name": "mnist"}}, "/data/name", "mnist5k"),
-        ({"freeze": {"policy": "egeria"}}, "/freeze/policy", "smartfrz"),
+        ({"freeze": {"policy": "icefreeze"}}, "/freeze/policy", "smartfrz"),
         ({"trainig": {}}, "/trainig", "unknown field"),
         ({"training": {"epoch": 3}}, "/training/epoch", "unknown field"),
         ({"freeze": {"windw": 3}}, "/freeze/windw", "window"),
