@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from freezer.errors import UnitError, VerificationError
 from freezer.guard import GradientGuard, ModelGuard
 from freezer.moments import Moments, dense
-from freezer.trace import clean_name, is_drop, owner_of
+from freezer.trace import clean_name, is_drop, owner_of, parameters_of
 from freezer.units import Unit
 
 _WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -37,7 +37,7 @@ class Applier:
         self.optimizer = optimizer
         self.frozen: frozenset[str] = frozenset()
         self.moments = Moments(optimizer, spill)
-        self._parameters = {clean_name(n): p for n, p in model.named_parameters()}
+        self._parameters = parameters_of(model)
         missing = [(u.name, n) for u in units for n in u.params if n not in self._parameters]
         if missing:
             raise UnitError(f"unit {missing[0][0]!r} names parameter {missing[0][1]!r}, which the model does not have")

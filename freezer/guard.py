@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from freezer.errors import UnitError, VerificationError
-from freezer.trace import clean_name
+from freezer.trace import clean_name, parameters_of
 from freezer.units import Unit
 
 _FIRST_STEPS = 3
@@ -134,9 +134,7 @@ class ModelGuard:
         self._model = model
         self._unit_of = {name: unit.name for unit in units for name in unit.params}
         self._unit_at = {path: unit.name for unit in units for path in unit.modules}
-        self._parameters = {
-            clean_name(n): (p, p.shape, p.dtype) for n, p in model.named_parameters(remove_duplicate=False)
-        }
+        self._parameters = {n: (p, p.shape, p.dtype) for n, p in parameters_of(model, all_names=True).items()}
         modules = {clean_name(n): m for n, m in model.named_modules()}
         self._modules = {path: modules[path] for path in self._unit_at if path in modules}
 
@@ -151,7 +149,7 @@ class ModelGuard:
             if now.get(path) is not module:
                 what = "was replaced" if path in now else "was removed"
                 raise self._error(self._unit_at[path], f"module {path or 'root'} {what}")
-        parameters = {clean_name(n): p for n, p in self._model.named_parameters(remove_duplicate=False)}
+        parameters = parameters_of(self._model, all_names=True)
         for name, (parameter, shape, dtype) in self._parameters.items():
             here = parameters.get(name)
             if here is None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from freezer.saved import Saved
-from freezer.trace import clean_name
+from freezer.trace import parameters_of
 from freezer.units import Unit
 from freezer.worth import Held
 
@@ -22,7 +22,7 @@ def measure_held(
         stepped: whether the optimizer made a step. Then an optimizer without any state needs none (plain SGD);
             before, its state is unknown, as is that of a unit that was frozen before the first step.
     """
-    params = {clean_name(name): p for name, p in model.named_parameters()}
+    params = parameters_of(model)
     stateless = stepped and not any(optimizer.state.values())
     optimized: dict[str, int | None] = {}
     for unit in units:

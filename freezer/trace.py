@@ -26,6 +26,11 @@ def clean_name(name: str) -> str:
     return "" if name in ("module", "_orig_mod") else name
 
 
+def parameters_of(model: nn.Module, *, all_names: bool = False) -> dict[str, nn.Parameter]:
+    """The model's parameters by clean name; a tied one by its first, or with ``all_names`` by each of its names."""
+    return {clean_name(name): p for name, p in model.named_parameters(remove_duplicate=not all_names)}
+
+
 def owner_of(path: str) -> str:
     """The layer that a parametrization (weight norm and the like) belongs to; other paths as they are."""
     return f"{path}.".split(_PARAMETRIZED, 1)[0].rstrip(".")

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from freezer.errors import UnitError
-from freezer.units import Unit, clean_name
+from freezer.trace import parameters_of
+from freezer.units import Unit
 
 
 def seed_of(names: Iterable[str], seed: int) -> int:
@@ -40,7 +41,7 @@ class Sampler:
     """
 
     def __init__(self, units: Sequence[Unit], model: nn.Module, samples: int, seed: int) -> None:
-        parameters = {clean_name(name): p for name, p in model.named_parameters(remove_duplicate=False)}
+        parameters = parameters_of(model, all_names=True)
         self.samples = samples
         self._plan: dict[str, list[tuple[nn.Parameter, Tensor]]] = {}
         for unit in units:

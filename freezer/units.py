@@ -14,7 +14,7 @@ from torch import nn
 
 from freezer.config import UnitGrain
 from freezer.errors import UnitError
-from freezer.trace import Call, Record, clean_name, is_drop, is_norm, owner_of, record_forward
+from freezer.trace import Call, Record, clean_name, is_drop, is_norm, owner_of, parameters_of, record_forward
 
 __all__ = ["Site", "Survey", "Unit", "clean_name", "discover", "survey"]
 
@@ -91,7 +91,7 @@ def survey(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], gra
         UnitError: nothing in the model can be trained.
     """
     record = record_forward(model, args, kwargs)
-    params = {clean_name(n): p for n, p in model.named_parameters()}
+    params = parameters_of(model)
     names = {id(p): n for n, p in params.items()}
     groups = _attach(model, record, names)
     groups = _tie(model, groups)

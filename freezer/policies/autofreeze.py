@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from freezer.config import FreezeConfig
 from freezer.policies.base import Defaults, PolicyContext, Verdict
-from freezer.trace import clean_name
+from freezer.trace import parameters_of
 from freezer.units import Unit
 
 
@@ -70,7 +70,7 @@ class AutoFreezePolicy(Defaults):
         example: tuple[tuple[Any, ...], dict[str, Any]],
     ) -> None:
         del example
-        parameters = {clean_name(name): parameter for name, parameter in model.named_parameters()}
+        parameters = parameters_of(model)
         self._units = [unit for unit in units if unit.used]
         self._watched = [(name, parameters[name]) for unit in self._units for name in unit.params]
         if self._handle is not None:
