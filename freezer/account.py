@@ -6,7 +6,7 @@ import time
 
 import torch
 
-from freezer.cache.cache import ForwardCache
+from freezer.cache import Cut, ForwardCache
 from freezer.cost import Costs, forward_flops_of
 from freezer.meter import EnergyMeter, peak_memory
 from freezer.plan import FreezePlan
@@ -29,12 +29,9 @@ class Account:
         self._passes = 0.0
         self._rows = 0
         self._replayed = 0
+        self._skips: tuple[Cut | None, int] = (None, 0)
         self._began: float | None = None
         self.rows_per_step: int | None = None
-
-    def spend(self, kind: str, seconds: float) -> None:
-        """Seconds of the freezer itself."""
-        self.costs.spend(kind, seconds)
 
     def begin_pass(self, passes: float, rows: int) -> None:
         """A training pass of ``rows`` samples begins, ``passes`` times the size of the surveyed one."""
@@ -49,7 +46,9 @@ class Account:
         rows, self._replayed = replayed - self._replayed, replayed
         cut = cache.cut
         if rows and cut is not None:
-            saved = rows / found.example_rows * forward_flops_of(found.survey, cut.executed)
+            if self._skips[0] is not cut:  # once for each cut, not in each pass
+                self._skips = (cut, forward_flops_of(found.survey, cut.executed))
+            saved = rows / found.example_rows * self._skips[1]
             self.costs.add_passes(0.0, self._ranks, found.now, found.full, found.prefix, cached=saved)
 
     def end_work(self, found: Prepared, reduced: tuple[int, int]) -> None:

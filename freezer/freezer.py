@@ -41,6 +41,7 @@ from freezer.recorder import Recorder
 from freezer.report import unit_rows
 from freezer.stages import Stages
 from freezer.thaw import RateWatch, ScoreWatch
+from freezer.trace import parameters_of
 from freezer.units import Unit
 from freezer.windows import MemoryWindows, WindowStore
 from freezer.worth import Held, prices_of, unit_prices
@@ -103,7 +104,7 @@ class Freezer(Stages):
         self.plan = FreezePlan()
         self.history: list[dict[str, Any]] = []
         self._account = Account(next(model.parameters()).device, self.parallel.world_size)
-        self.cache = ForwardCache(model, CacheSettings.of(config, directory), samples=samples, seed=config.seed)
+        self.cache = ForwardCache(model, CacheSettings.of(config, directory), samples=samples)
         self.model = ModelProxy(model, self._around_training)
         self._bare = model
         self._step = 0
@@ -175,7 +176,7 @@ class Freezer(Stages):
         if not overrides(self._policy, "rates"):
             return
         found = self._prepared
-        named = dict(self._bare.named_parameters())
+        named = parameters_of(self._bare)
         unit_of = {id(named[name]): unit.name for unit in found.used for name in unit.params}
 
         def rates() -> dict[str, float]:
@@ -220,7 +221,7 @@ class Freezer(Stages):
         found = self._prepared
         if not self._watched:
             self._watched = True
-            if self.parallel.rank == 0 and overrides(self._policy, "watch"):
+            if self.parallel.rank == 0:
                 self._policy.watch(self._bare, self.optimizer, found.used, (args, kwargs))
         self._account.begin_pass(found.passes(args, kwargs), first_dimension((args, kwargs)) or 0)
         ids, draws = self._batch or (None, None)

@@ -38,15 +38,13 @@ class ForwardCache:
         model: the bare model, which a wrapper may call.
         settings: bounds and mode.
         samples: different samples that this rank trains on, if known.
-        seed: unused by ``exact`` values; kept for settings that draw.
     """
 
-    def __init__(self, model: nn.Module, settings: CacheSettings, *, samples: int | None = None, seed: int = 0) -> None:
+    def __init__(self, model: nn.Module, settings: CacheSettings, *, samples: int | None = None) -> None:
         self._model = model
         self._modules = modules_of(model)
         self._settings = settings
         self._samples = samples
-        self._seed = seed
         self._store = Store(settings.ram_bytes, settings.disk_bytes, settings.directory)
         self._prefetcher = Prefetcher()
         self._narrow = settings.dtype == "bf16"
