@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 from torch.nn import functional as F
 
 from freezer.config import FreezeConfig
@@ -30,6 +29,7 @@ from freezer.freezer import Freezer
 from freezer.parallel import DDP, Single
 from freezer.predictor.model import save_predictor
 from freezer.predictor.networks import PaperPredictor
+from tests.support.equality import same
 from tests.unit.freezer.toys import ResNet
 
 SAMPLES, BATCH, EVERY = 16, 4, 3
@@ -209,17 +209,6 @@ def config_of(policy: str, folder: Path) -> FreezeConfig:
         threshold=0.01,
         options=options,
     )
-
-
-def same(a: Any, b: Any) -> bool:
-    """Whether two states are equal, tensors bit for bit."""
-    if isinstance(a, Tensor):
-        return isinstance(b, Tensor) and torch.equal(a, b)
-    if isinstance(a, dict):
-        return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(same, a, b))
-    return bool(a == b)
 
 
 def chosen(seen: list[Moment], alone: bool, apart: bool) -> list[Moment]:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[2]
+from tests.support.rank_processes import start, wait
 
 
 @pytest.fixture(scope="module")
@@ -23,27 +20,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_ranks(folder: Path, world: int, *scenarios: str) -> Path:
     """Run scenarios, by default all; fails with the ranks' output if one does not finish."""
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.distributed.ranks"]
-    ranks = [
-        subprocess.Popen(
-            [*command, str(rank), str(world), str(folder), *scenarios],
-            cwd=ROOT,
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(world)
-    ]
-    try:
-        outputs = [rank.communicate(timeout=110)[0] for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-            rank.wait()
-    if any(rank.returncode for rank in ranks):
-        pytest.fail("\n".join(outputs))
+    wait(start("tests.distributed.ranks", world, folder, *scenarios), seconds=110)
     return folder
 
 

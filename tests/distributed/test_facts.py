@@ -27,42 +27,21 @@ fact                                                   shown by
 from __future__ import annotations
 
 import copy
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from tests.distributed.test_ddp import ROOT, results_of
+from tests.distributed.test_ddp import results_of
+from tests.support.rank_processes import start, wait
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where two ranks left the results of all scenarios."""
     folder = tmp_path_factory.mktemp("facts")
-    command = [sys.executable, "-m", "tests.distributed.facts"]
-    ranks = [
-        subprocess.Popen(
-            [*command, str(rank), "2", str(folder)],
-            cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        outputs = [rank.communicate(timeout=100)[0] for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-            rank.wait()
-    if any(rank.returncode for rank in ranks):
-        pytest.fail("\n".join(outputs))
+    wait(start("tests.distributed.facts", 2, folder), seconds=100)
     return folder
 
 

@@ -3,49 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from freezer.config import POLICIES
-from tests.distributed.test_ddp import ROOT
+from tests.support.rank_processes import start, wait
 
 EVENTS = {"agreed", "frozen", "thawed", "saving"}
 
 
-def start(folder: Path, world: int, job: dict[str, Any], name: str) -> list[subprocess.Popen[str]]:
-    """One process for each rank."""
+def run(folder: Path, world: int, job: dict[str, Any], name: str, *codes: int, seconds: float = 115) -> None:
+    """All ranks of one job, until they have ended with one of the codes."""
     file = folder / f"{name}.json"
     file.write_text(json.dumps({**job, "rendezvous": str(folder / f"{name}.rendezvous")}))
-    command = [sys.executable, "-m", "tests.distributed.kills"]
-    return [
-        subprocess.Popen(
-            [*command, str(rank), str(world), str(folder), str(file)],
-            cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(world)
-    ]
-
-
-def wait(ranks: list[subprocess.Popen[str]], *codes: int, seconds: float = 115) -> None:
-    """Until all have ended with one of the codes; none outlives the test."""
-    try:
-        outputs = [rank.communicate(timeout=seconds)[0] for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-            rank.wait()
-    if any(rank.returncode not in (codes or (0,)) for rank in ranks):
-        pytest.fail("\n".join(outputs))
+    wait(start("tests.distributed.kills", world, folder, file), *codes, seconds=seconds)
 
 
 def judge(folder: Path, world: int, policies: tuple[str, ...]) -> None:
@@ -60,7 +34,7 @@ def judge(folder: Path, world: int, policies: tuple[str, ...]) -> None:
 
 
 def test_one_rank_every_policy(tmp_path: Path) -> None:
-    wait(start(tmp_path, 1, {"policies": POLICIES}, "job"))
+    run(tmp_path, 1, {"policies": POLICIES}, "job")
     judge(tmp_path, 1, POLICIES)
     histories = {p: json.loads((tmp_path / p / "0.json").read_text())["history"] for p in POLICIES if p != "none"}
     idle = [p for p, history in histories.items() if not any(e["cause"] == "policy" for e in history)]
@@ -68,7 +42,7 @@ def test_one_rank_every_policy(tmp_path: Path) -> None:
 
 
 def test_two_ranks_every_policy(tmp_path: Path) -> None:
-    wait(start(tmp_path, 2, {"policies": POLICIES}, "job"))
+    run(tmp_path, 2, {"policies": POLICIES}, "job")
     judge(tmp_path, 2, POLICIES)
 
 
@@ -85,8 +59,8 @@ def killed(folder: Path, world: int, policy: str, moments: list[Any]) -> None:
     """Kill all ranks at each of the moments, start them again each time, and compare with an undisturbed run."""
     job = {"policies": [policy], "kill": True, "moments": moments}
     for number in range(len(moments)):
-        wait(start(folder, world, job, f"killed{number}"), -signal.SIGKILL)
-    wait(start(folder, world, job, "last"))
+        run(folder, world, job, f"killed{number}", -signal.SIGKILL)
+    run(folder, world, job, "last")
     for rank in range(world):
         assert json.loads((folder / policy / "killed" / f"deaths{rank}.json").read_text()) == moments
         assert json.loads((folder / policy / f"{rank}.json").read_text()) == {"differ": []}
@@ -96,7 +70,7 @@ def killed(folder: Path, world: int, policy: str, moments: list[Any]) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("world", [1, 2])
 def test_every_moment_apart(tmp_path: Path, world: int) -> None:
-    wait(start(tmp_path, world, {"policies": POLICIES, "apart": True}, "job"), seconds=590)
+    run(tmp_path, world, {"policies": POLICIES, "apart": True}, "job", seconds=590)
     judge(tmp_path, world, POLICIES)
 
 

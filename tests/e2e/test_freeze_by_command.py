@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from tests.conftest import StoreUrl
-from tests.e2e.test_train_attempt import JOB, Service, attempt, job, run, same, weights
+from tests.e2e.test_train_attempt import JOB, Service, attempt, job, run, weights
+from tests.support.equality import same
 from workers.jobs.layout import JobFiles
 from workers.training.commands import Taken, write_journal
 from workers.training.loop import FAIL_AT

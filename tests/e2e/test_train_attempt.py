@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.conftest import StoreUrl
+from tests.support.equality import same
 from workers.jobs import state
 from workers.jobs.layout import AttemptFiles, AttemptSpec, Control, JobFiles, Result, write_atomic
 from workers.jobs.record import JobRecord
@@ -109,10 +110,6 @@ def report(files: AttemptFiles) -> dict[str, Any]:
 
 def weights(files: AttemptFiles) -> dict[str, torch.Tensor]:
     return load_file(files.artifacts / "model.safetensors")
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
 @pytest.fixture(scope="module")

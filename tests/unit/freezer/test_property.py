@@ -21,6 +21,7 @@ from freezer.errors import FreezerError
 from freezer.events import FreezeEvent
 from freezer.freezer import Freezer
 from freezer.policies.base import PolicyContext, Verdict
+from tests.support.equality import same
 from tests.unit.freezer import toys
 from tests.unit.freezer.trees import SAMPLES, Tree, trees
 
@@ -289,16 +290,6 @@ def end_of(scenario: Scenario, actions: Sequence[Action]) -> dict[str, Any]:
         }
     finally:
         run.close()
-
-
-def same(a: Any, b: Any) -> bool:
-    if isinstance(a, Tensor):
-        return isinstance(b, Tensor) and torch.equal(a, b)
-    if isinstance(a, dict):
-        return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(same, a, b))
-    return bool(a == b)
 
 
 NUMBER = st.integers(0, 11)
