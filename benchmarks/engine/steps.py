@@ -31,6 +31,8 @@ from freezer import FreezeConfig
 from freezer.cost import step_flops
 from freezer.units import survey
 
+PIECES = 5
+"""Of a period of freezing stages, run in turns with plain training."""
 SAME = 1e-4
 """Relative difference of losses up to which two arms count as doing the same work."""
 
@@ -66,24 +68,35 @@ def attached(setting: Setting) -> dict[str, Any]:
     """The freezer watches, decides, and never freezes; against plain training.
 
     A block is one whole period of freezing stages, so that each holds its share of snapshots and one decision on full
-    windows. The windows are filled beforehand by steps without an update.
+    windows. It is run in pieces, and a stage falls in the middle of one: its verdict is waited for in the same piece.
+    The windows are filled beforehand by steps without an update. Intervals are those of a run of ``TOTAL_STEPS``.
     """
-    config = FreezeConfig(cache="off", patience=10**6)
-    schedule = config.schedule(TOTAL_STEPS)
-    watched = Watched("attached", setting.model(), config)
+    intervals = FreezeConfig().schedule(TOTAL_STEPS)
+    config = FreezeConfig(
+        cache="off",
+        patience=10**6,
+        snapshot_every=intervals.snapshot_every,
+        decide_every=intervals.decide_every,
+    )
+    schedule = config.schedule(100 * TOTAL_STEPS)
+    watched = Watched("attached", setting.model(), config, total_steps=100 * TOTAL_STEPS)
     plain = Full(setting.model(), "plain")
-    block = schedule.decide_every if not setting.quick else schedule.decide_every // 3
+    block, piece = schedule.decide_every, schedule.decide_every // PIECES
     with ExitStack() as stack:
         stack.callback(watched.close)
         warm_up([plain, watched], setting.data, 2, setting.device)
         filled = (config.window - 1) * schedule.snapshot_every
-        while watched.freezer.steps < filled or watched.freezer.steps % block != block // 2:
+        while watched.freezer.steps < filled or watched.freezer.steps % block != (-piece // 2 - 2) % block:
             watched.optimizer.step()  # no gradients: nothing moves
             watched.freezer.step()
         warm_up([plain, watched], setting.data, 2, setting.device)
-        most = (schedule.total_steps - watched.freezer.steps) // block
         blocks = take_turns(
-            [plain, watched], setting.data, steps=block, repeats=min(setting.repeats, most), device=setting.device
+            [plain, watched],
+            setting.data,
+            steps=block,
+            repeats=setting.repeats,
+            device=setting.device,
+            pieces=PIECES,
         )
         return {
             "blocks": blocks,

@@ -37,15 +37,22 @@ def run_block(arm: Loop, data: Data, steps: int, device: torch.device) -> float:
     return (time.perf_counter() - started) / steps
 
 
-def take_turns(arms: Sequence[Loop], data: Data, *, steps: int, repeats: int, device: torch.device) -> Blocks:
+def take_turns(
+    arms: Sequence[Loop], data: Data, *, steps: int, repeats: int, device: torch.device, pieces: int = 1
+) -> Blocks:
     """``repeats`` blocks of ``steps`` steps of each arm; every second round runs backwards, so that drift cancels.
 
-    Arms that are compared must stand beside each other. Warm them up before.
+    Arms that are compared must stand beside each other. Warm them up before. A long block is run in ``pieces`` of
+    equal length, between which the arms take turns too: the machine's speed changes within seconds.
     """
     blocks: Blocks = {arm.name: [] for arm in arms}
     for repeat in range(repeats):
-        for arm in arms if repeat % 2 == 0 else reversed(arms):
-            blocks[arm.name].append(run_block(arm, data, steps, device))
+        seconds = dict.fromkeys(blocks, 0.0)
+        for piece in range(pieces):
+            for arm in arms if (repeat + piece) % 2 == 0 else reversed(arms):
+                seconds[arm.name] += run_block(arm, data, steps // pieces, device) / pieces
+        for name, taken in seconds.items():
+            blocks[name].append(taken)
     return blocks
 
 
