@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from freezer.errors import FreezerError
 from freezer.parallel import ParallelStrategy
 from freezer.plan import FreezePlan
 from freezer.prepared import Prepared
@@ -36,6 +37,7 @@ class Enactor:
 
         Raises:
             VerificationError: the model is not in the state that the plan demands.
+            AgreementError: on another rank it is not.
         """
         self._apply(plan, first=False)
 
@@ -47,7 +49,12 @@ class Enactor:
     def _apply(self, plan: FreezePlan, *, first: bool) -> None:
         applier = self._found.applier
         self._proxy.use(self._model)  # the old wrapper's hooks must be gone before the new one's come
-        applier.apply(plan.frozen)
+        error: FreezerError | None = None
+        try:
+            applier.apply(plan.frozen)
+        except FreezerError as failed:
+            error = failed
+        self._parallel.together("the change of frozen units", error)  # nobody waits in vain for one that gave up
         ignore = [*applier.unused, *applier.still_buffers]
         self._proxy.use(self._parallel.wrap(self._model, first=first, ignore=ignore))
         applier.remember_buffers()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -39,8 +39,15 @@ class ParallelStrategy(Protocol):
                 synchronised while training. The buffers are made rank 0's once, here.
         """
 
-    def share(self, message: dict[str, Any] | FreezerError | None) -> dict[str, Any]:
-        """Rank 0's message (JSON values) on every rank; rank 0's error is raised on every rank."""
+    def agree(self, message: dict[str, Any] | FreezerError | None, what: str, value: Any) -> dict[str, Any]:
+        """Rank 0's message (JSON values) on every rank; rank 0's error is raised on every rank.
+
+        Raises:
+            AgreementError: on every rank, unless all pass an equal ``value``.
+        """
+
+    def together(self, what: str, error: FreezerError | None) -> None:
+        """Raise on every rank where any of them has failed in what all did: its own error, or AgreementError."""
 
     def same(self, what: str, value: Any) -> None:
         """Raise :class:`AgreementError` on every rank unless all pass an equal value."""
@@ -58,10 +65,14 @@ class Single:
     def wrap(self, model: nn.Module, *, first: bool, ignore: Collection[str] = ()) -> nn.Module:  # noqa: ARG002
         return model
 
-    def share(self, message: dict[str, Any] | FreezerError | None) -> dict[str, Any]:
+    def agree(self, message: dict[str, Any] | FreezerError | None, what: str, value: Any) -> dict[str, Any]:  # noqa: ARG002
         if isinstance(message, FreezerError):
             raise message
         return message or {}
+
+    def together(self, what: str, error: FreezerError | None) -> None:  # noqa: ARG002
+        if error is not None:
+            raise error
 
     def same(self, what: str, value: Any) -> None:
         """Nobody else is there."""
@@ -144,31 +155,46 @@ class DDP:
         self._reductions.watch(wrapper)
         return wrapper
 
-    def share(self, message: dict[str, Any] | FreezerError | None) -> dict[str, Any]:
-        box: list[Any] = [None]
-        if self.rank == 0:
-            failed = isinstance(message, FreezerError)
-            box = [{"error": type(message).__name__, "text": str(message)} if failed else {"value": message or {}}]
-        dist.broadcast_object_list(box, src=self._ranks[0], group=self.control)
-        if isinstance(message, FreezerError):
+    def agree(self, message: dict[str, Any] | FreezerError | None, what: str, value: Any) -> dict[str, Any]:
+        failed = isinstance(message, FreezerError)
+        mine: dict[str, Any] = {"error": type(message).__name__, "text": str(message)} if failed else {"value": message}
+        heard = self._gather([value, mine if self.rank == 0 else None])  # one exchange: each costs a wait
+        if isinstance(message, FreezerError) and self.rank == 0:
             raise message
-        answer: dict[str, Any] = box[0]
+        answer: dict[str, Any] = heard[0][1]
         if "error" in answer:
             kind = getattr(errors, answer["error"], FreezerError)
             raise kind(f"rank 0: {answer['text']}")
-        value: dict[str, Any] = answer["value"]
-        return value
+        _compare(what, [theirs for theirs, _ in heard])
+        return answer["value"] or {}
+
+    def together(self, what: str, error: FreezerError | None) -> None:
+        failed = {rank: text for rank, text in enumerate(self._gather(error and str(error))) if text is not None}
+        if error is not None:
+            raise error
+        if failed:
+            raise AgreementError(
+                f"{what} failed: " + "; ".join(f"rank {rank}: {text}" for rank, text in failed.items())
+            )
 
     def same(self, what: str, value: Any) -> None:
+        _compare(what, self._gather(value))
+
+    def _gather(self, value: Any) -> list[Any]:
+        """Every rank's value."""
         values: list[Any] = [None] * self.world_size
         dist.all_gather_object(values, value, group=self.control)
-        others = {rank: other for rank, other in enumerate(values) if other != values[0]}
-        if others:
-            said = "; ".join(f"rank {rank}: {other}" for rank, other in {0: values[0], **others}.items())
-            raise AgreementError(f"ranks disagree about {what}: {said}")
+        return values
 
     def reduced(self) -> tuple[int, int]:
         return self._reductions.take()
+
+
+def _compare(what: str, values: Sequence[Any]) -> None:
+    others = {rank: other for rank, other in enumerate(values) if other != values[0]}
+    if others:
+        said = "; ".join(f"rank {rank}: {other}" for rank, other in {0: values[0], **others}.items())
+        raise AgreementError(f"ranks disagree about {what}: {said}")
 
 
 def _ignored(model: nn.Module, chosen: Collection[str], *, parameters: bool) -> tuple[list[str], list[torch.Tensor]]:

@@ -67,12 +67,15 @@ def make_plan(
     and may freeze (mode, pins, ratio) do so together if that pays (:func:`freezer.worth.shortfall`); else they stay
     candidates. ``calendar`` exempts from both. Frozen units stay frozen until something thaws them.
 
+    The last unit is never frozen: a calendar's turn for it, and evidence (a probability) that it has converged too, are
+    passed over. Any other policy that demands to freeze it together with all the rest has a mistake in it.
+
     Args:
         held: bytes for :attr:`Planned.price`; decisions never depend on them.
 
     Raises:
         PlanError: a verdict on an unknown unit, two on the same, one that is both converged and thaw, the thaw of a
-            unit that is not frozen, or a probability that is none.
+            unit that is not frozen, a probability that is none, or nothing would be left to train.
     """
     units = survey.units
     stage = step - config.decision_delay
@@ -93,7 +96,10 @@ def make_plan(
             if calendar or verdict.probability is None or streaks[name] >= config.patience:
                 ready.add(name)
 
-    frozen = _choose(set(base.frozen), ready - set(pinned), units, config)
+    ready -= set(pinned)
+    if not calendar:
+        _refuse_everything({*base.frozen, *(name for name in ready if said[name].probability is None)}, units)
+    frozen = _choose(set(base.frozen), ready, units, config)
     refused = None
     if frozen != base.frozen and not calendar:
         now, then, full = (step_flops(survey, names).total for names in (base.frozen, frozen, ()))
@@ -124,6 +130,12 @@ def _by_unit(verdicts: Sequence[Verdict], units: Sequence[Unit]) -> Mapping[str,
             raise PlanError(f"the policy both freezes and thaws {verdict.unit!r}: a verdict can only do one of them")
         said[verdict.unit] = verdict
     return said
+
+
+def _refuse_everything(demanded: Collection[str], units: Sequence[Unit]) -> None:
+    head = head_of(units)
+    if head in demanded and all(unit.name in demanded for unit in units if unit.used):
+        raise PlanError(f"the policy freezes every unit, {head!r} with them: nothing would be left to train")
 
 
 def _choose(frozen: set[str], ready: set[str], units: Sequence[Unit], config: FreezeConfig) -> tuple[str, ...]:

@@ -93,11 +93,10 @@ class Stages(Orders):
                     message = {"plan": planned.plan.to_dict(), "planner": planned.state.to_dict()}
                 except FreezerError as error:
                     message = error
-            agreed = self.parallel.share(message)
+            # two ranks that are at different steps, or froze different units before, must not go on
+            agreed = self.parallel.agree(message, "the step, or the plan so far", [self._step, self.plan.digest])
             plan = FreezePlan.from_dict(agreed["plan"])
             self._planner = PlannerState.from_dict(agreed["planner"])
-            # the plan before it is part of it: two ranks that froze different units must not go on
-            self.parallel.same("the plan, or the step", [self._step, self.plan.digest, plan.digest])
             check(plan, found.units, self.pinned)
         self.costs.spend("agree", watch.seconds)
         return self._change(plan, "policy")

@@ -71,9 +71,14 @@ class _Interrupted:
 
     deaths: Deaths
 
+    def agree(self, message: Any, what: str, value: Any) -> dict[str, Any]:
+        agreed: dict[str, Any] = super().agree(message, what, value)  # type: ignore[misc]
+        self.deaths.at("agreed")
+        return agreed
+
     def same(self, what: str, value: Any) -> None:
         super().same(what, value)  # type: ignore[misc]
-        if what.startswith(("the plan", "what was ordered")):
+        if what.startswith("what was ordered"):
             self.deaths.at("agreed")
 
 

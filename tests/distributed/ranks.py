@@ -177,6 +177,19 @@ def scenario_policy_fails(rank: int, folder: Path) -> dict[str, Any]:
     return {}
 
 
+def scenario_one_rank_fails(rank: int, folder: Path) -> dict[str, Any]:
+    """Something writes a frozen unit's weights on rank 1 alone; the next event finds it there, and nowhere else."""
+    torch.manual_seed(0)
+    model = ResNet()
+    freezer, optimizer = make(model, {2: ["conv"], 6: ["layer1.0.conv1"]}, 12)
+    train(freezer, optimizer, range(4), rank)
+    if rank == 1:
+        with torch.no_grad():
+            model.conv.weight.add_(1.0)
+    train(freezer, optimizer, range(4, 12), rank)
+    return {}
+
+
 SCENARIOS = {name.removeprefix("scenario_"): f for name, f in list(globals().items()) if name.startswith("scenario_")}
 
 

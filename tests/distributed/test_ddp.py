@@ -94,3 +94,12 @@ def test_rank_zero_error_reaches_every_rank(folder: Path) -> None:
     for result in results_of("policy_fails", folder):
         assert result["error"] == "PlanError"
         assert "no such unit" in result["text"]
+
+
+def test_a_change_that_fails_on_one_rank_stops_all(folder: Path) -> None:
+    """The others must not wait in the next collective for one that gave up."""
+    sound, broken = results_of("one_rank_fails", folder)
+    assert broken["error"] == "VerificationError"
+    assert "frozen unit 'conv' moved" in broken["text"]
+    assert sound["error"] == "AgreementError"
+    assert "rank 1: frozen unit 'conv' moved" in sound["text"]

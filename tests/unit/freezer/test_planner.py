@@ -64,6 +64,27 @@ def test_mode_and_head(mode: str, converged: list[str], frozen: tuple[str, ...])
     assert once(yes(*converged), mode=mode).frozen == frozen
 
 
+def test_a_policy_that_demands_to_freeze_everything_is_refused_by_name() -> None:
+    every = ("a1", "a2", "b1", "b2", "c")
+    with pytest.raises(PlanError, match="every unit, 'c' with them"):
+        once(yes(*every, probability=None))
+    with pytest.raises(PlanError, match="every unit, 'c' with them"):  # the rest is frozen already
+        once(yes("c", probability=None), FreezePlan(1, 3, every[:-1]))
+    assert once(yes(*every[1:], probability=None), mode="any").frozen == every[1:-1]
+    assert once(yes(*every, probability=None), pinned=("a2",), mode="any").frozen == ("a1", "b1", "b2")
+    planned = make_plan(
+        FreezePlan(),
+        PlannerState(),
+        yes(*every, probability=None),
+        SURVEY,
+        FreezeConfig(),
+        step=7,
+        total_steps=9,
+        calendar=True,
+    )
+    assert planned.plan.frozen == every[:-1], "a calendar's last turn is the head's: it is passed over"
+
+
 def test_pins_hold_and_stop_the_prefix() -> None:
     assert once(yes("a1", "a2", "b1"), pinned=("a2",), mode="any").frozen == ("a1", "b1")
     assert once(yes("a1", "a2", "b1"), pinned=("a2",), mode="prefix").frozen == ("a1",)
@@ -316,6 +337,9 @@ def test_whatever_is_said_the_rules_hold(
                 back = name in plan.frozen and data.draw(st.booleans())
                 p = data.draw(st.none() | st.floats(0, 1))
                 verdicts.append(Verdict(name, not back and data.draw(st.booleans()), p, back))
+            demanded = {v.unit for v in verdicts if v.converged and v.probability is None} - pinned
+            if not calendar and set(used) <= {*plan.frozen, *demanded} and used[-1] in demanded:
+                continue  # an error, tried elsewhere
             args = (plan, state, verdicts, survey, config)
             more = {"step": step, "total_steps": 20, "pinned": pinned, "calendar": calendar}
             planned = make_plan(*args, **more)  # type: ignore[arg-type]

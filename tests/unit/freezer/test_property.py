@@ -46,7 +46,8 @@ class Drawn:
         for number in self.script.get(context.step, ()):
             unit = context.units[number % len(context.units)].name
             frozen = unit in context.frozen
-            said[unit] = Verdict(unit, converged=not frozen, probability=None, thaw=frozen)
+            evidence = 1.0 if unit == context.units[-1].name else None  # to demand that everything freezes is an error
+            said[unit] = Verdict(unit, converged=not frozen, probability=evidence, thaw=frozen)
         return list(said.values())
 
     def state_dict(self) -> dict[str, Any]:
