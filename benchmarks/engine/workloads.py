@@ -133,7 +133,7 @@ def vit_prefix(model: SmallVit, blocks: int) -> Callable[..., Tensor]:
     rest = _still(nn.Sequential(*list(model.blocks)[:blocks]))
 
     def run(x: Tensor) -> Tensor:
-        out: Tensor = rest(first[1](first[0](x).flatten(2).transpose(1, 2)))
+        out: Tensor = rest(first[1](first[0](x).flatten(2).transpose(1, 2).contiguous()))
         return out
 
     return run

@@ -83,7 +83,8 @@ class SmallVit(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        tokens = self.position(self.patches(x).flatten(2).transpose(1, 2))
+        # in order: strides survive every residual sum, and each norm would copy all over again
+        tokens = self.position(self.patches(x).flatten(2).transpose(1, 2).contiguous())
         features: Tensor = self.norm(self.blocks(tokens))
         logits: Tensor = self.head(features.mean(dim=1))
         return logits
