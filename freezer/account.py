@@ -29,6 +29,7 @@ class Account:
         self._passes = 0.0
         self._rows = 0
         self._replayed = 0
+        self._cache_overhead = 0.0
         self._skips: tuple[Cut | None, int] = (None, 0)
         self._began: float | None = None
         self.rows_per_step: int | None = None
@@ -41,7 +42,10 @@ class Account:
         self._rows += rows
 
     def end_pass(self, found: Prepared, cache: ForwardCache) -> None:
-        """Count what the forward cache saved in it; the cut may be another one in the next pass."""
+        """Count what the forward cache saved in it and what it took; the cut may be another one in the next pass."""
+        if cache.overhead > self._cache_overhead:
+            self.costs.spend("cache", cache.overhead - self._cache_overhead)
+            self._cache_overhead = cache.overhead
         replayed = cache.skipped["replayed"]
         rows, self._replayed = replayed - self._replayed, replayed
         cut = cache.cut

@@ -16,6 +16,8 @@ from freezer.cache.rows import pick
 from freezer.cache.store import Entry, Key, Store, stack
 from freezer.cache.verify import rows_equal
 
+_ASKED = 3
+
 
 @dataclass(slots=True)
 class Batch:
@@ -116,6 +118,23 @@ class Filler:
         (verified.sizes if good else verified.refused).add(rows)
         return good
 
+    def _ask_for_less(self, batch: Batch, count: int) -> None:
+        """Prove half the proven size, or half of that, once it has been wanted a few times: a proof has its price."""
+        line, verified = batch.line, batch.line.verified
+        less = verified.rows
+        while less // 2 >= count:
+            less //= 2
+        if less in verified.sizes or less in verified.refused or len(batch.keys) < verified.rows:
+            return
+        verified.asked[less] = verified.asked.get(less, 0) + 1
+        if verified.asked[less] == _ASKED:
+            whole, part = (
+                [v.clone() for v in self._prefix(line, batch.args, batch.kwargs, torch.arange(n), len(batch.keys))]
+                for n in (verified.rows, less)
+            )
+            good = rows_equal(verified.layouts, part, whole, torch.arange(less))
+            (verified.sizes if good else verified.refused).add(less)
+
     def _serves(self, old: Line, batch: Batch, position: int) -> bool:
         entry = old.shelf.entries.get(batch.keys[position])
         return entry is not None and entry.print == batch.prints[position]
@@ -129,6 +148,7 @@ class Filler:
 
     def _make(self, batch: Batch, chosen: list[int], source: tuple[Replayer, Line] | None) -> None:
         line, rows = batch.line, len(batch.keys)
+        self._ask_for_less(batch, len(chosen))
         size = min(s for s in line.verified.sizes if s >= len(chosen))
         padded = [chosen[i % len(chosen)] for i in range(size)]
         index = None if padded == list(range(rows)) else torch.tensor(padded)

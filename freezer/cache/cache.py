@@ -15,13 +15,14 @@ from freezer.cache.cut import Cut
 from freezer.cache.fingerprint import fingerprints
 from freezer.cache.keys import Signature, signature
 from freezer.cache.line import Line, Refusal, search
+from freezer.cache.outlook import Outlook
 from freezer.cache.prefetch import Prefetcher
 from freezer.cache.replay import rounding
 from freezer.cache.rows import first_dimension
 from freezer.cache.settings import CacheSettings
 from freezer.cache.store import Key, Store, stack
 from freezer.cache.tree import acting, modules_of, name_of
-from freezer.cache.trial import Trial, seen_again
+from freezer.cache.trial import Trial
 from freezer.errors import CacheError
 
 State = Literal["off", "waiting", "refused", "trial", "on"]
@@ -44,7 +45,7 @@ class ForwardCache:
         self._model = model
         self._modules = modules_of(model)
         self._settings = settings
-        self._samples = samples
+        self._outlook = Outlook(samples)
         self._store = Store(settings.ram_bytes, settings.disk_bytes, settings.directory)
         self._prefetcher = Prefetcher()
         self._narrow = settings.dtype == "bf16"
@@ -53,8 +54,7 @@ class ForwardCache:
         self._line: Line | None = None
         self._final: str | None = None
         self._target: str | None = None
-        self._steps = 0
-        self._rows_per_step: int | None = None
+        self._forms: set[Signature] = set()
         self._trial = Trial()
         self._given_up = self._was_on = False
         self._nothing_frozen = True
@@ -84,6 +84,11 @@ class ForwardCache:
     def skipped(self) -> dict[str, int]:
         """Rows so far: ``replayed`` from the cache, ``computed`` up to the cut and then kept."""
         return {"replayed": self._counts["rows_replayed"], "computed": self._counts["rows_computed"]}
+
+    @property
+    def overhead(self) -> float:
+        """Seconds spent so far on finding out whether and where to start passes; fills and fetches are not in it."""
+        return self._seconds["search"] + self._seconds["verify"] + self._seconds["trial"]
 
     def report(self) -> dict[str, Any]:
         """State, counts, bytes and seconds; JSON values."""
@@ -121,9 +126,13 @@ class ForwardCache:
             remaining_steps: optimizer steps still to come.
             rows_per_step: samples of this rank in one step, where a step has several passes.
         """
-        self._target, self._steps, self._rows_per_step = plan_digest, max(0, remaining_steps), rows_per_step
-        if self._settings.mode == "off":
-            return
+        was_frozen = self._target not in (None, plan_digest) and not self._nothing_frozen
+        self._outlook.changed(max(0, remaining_steps), rows_per_step, frozen_before=was_frozen)
+        self._target = plan_digest
+        if self._settings.mode != "off":
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
         self._prefetcher.drop()
         self._was_on = self._state == "on"
         self._sources = [line for line in self._known_lines() if line.watch.frozen and _unchanged(line)]
@@ -197,13 +206,16 @@ class ForwardCache:
 
     def _line_for(self, args: tuple[Any, ...], kwargs: dict[str, Any], rows: int) -> Line | None:
         form = signature(args, kwargs, rows)
+        self._forms.add(form)
+        self._outlook.saw(rows)
         line = self._lines.get(form)
         if isinstance(line, Line) and not line.watch.still and line.watch.digest() != line.digest:
-            self.retarget(self._target or "", self._steps, self._rows_per_step)  # somebody wrote weights in between
+            self._begin_anew()  # somebody wrote weights in between
             line = None
         if isinstance(line, Line) and rows > line.verified.rows and not self._size_is_good(line, rows, args, kwargs):
             line = None  # the larger size is the one to keep values of
-        if line is None:
+        early = isinstance(line, Refusal) and line.early  # what lasts longer than expected is likely to last on
+        if line is None or (early and self._seen_seldom(rows) is None):
             line = self._lines[form] = self._search(form, args, kwargs, rows)
         if isinstance(line, Refusal):
             if self._state == "waiting":
@@ -217,7 +229,7 @@ class ForwardCache:
             return Refusal(f"the inputs come in more than {_FORMS} forms: pad them to fewer lengths")
         seldom = self._seen_seldom(rows)
         if seldom is not None and not self._narrow:
-            return Refusal(seldom)
+            return Refusal(seldom, early=True)
         found = search(
             self._model,
             self._store,
@@ -245,7 +257,7 @@ class ForwardCache:
         return found
 
     def _seen_seldom(self, rows: int) -> str | None:
-        return seen_again(self._samples, self._steps, self._rows_per_step or rows, sum(self._store.count()))
+        return self._outlook.refusal(rows, kept=sum(self._store.count()), forms=len(self._forms))
 
     def _size_is_good(self, line: Line, rows: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         if rows not in line.verified.sizes and rows not in line.verified.refused:

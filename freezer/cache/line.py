@@ -23,9 +23,10 @@ Name = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """No cut for this form of input."""
+    """No cut for this form of input; ``early``: it was not even looked for, which may pay later on."""
 
     reason: str
+    early: bool = False
 
 
 @dataclass(slots=True)

@@ -33,16 +33,3 @@ class Trial:
             return None
         fetch, compute = 1e3 * median(self.fetch), 1e3 * median(self.compute)
         return f"fetching a batch takes {fetch:.2f} ms and computing it {compute:.2f} ms: caching would not pay"
-
-
-def seen_again(samples: int | None, steps: int, rows: int, kept: int = 0) -> str | None:
-    """Why too few samples would be seen again, if ``steps`` steps of ``rows`` rows remain and ``kept`` are there."""
-    if samples is None:
-        return None
-    again = steps * rows - max(0, samples - kept)
-    if again >= samples / 2:
-        return None
-    return (
-        f"with {steps} steps of {rows} samples left, fewer than half of this rank's {samples} samples "
-        "will be seen again"
-    )

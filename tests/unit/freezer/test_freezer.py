@@ -357,3 +357,23 @@ def test_a_tied_head_freezes_with_the_embedding_or_not_at_all() -> None:
     train(freezer, optimizer, range(3, 6), "text")
     assert torch.equal(model.head.weight, before)
     freezer.close()
+
+
+def test_finding_where_to_cut_is_booked_as_overhead() -> None:
+    torch.manual_seed(0)
+    model, data = ResNet(), images(8)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    config = settings(policy="static", options={"first": 1}, cache="auto")
+    freezer = Freezer(model, optimizer, config, total_steps=40, samples=8)
+    for _ in range(3):
+        with freezer.batch(range(8)):
+            freezer.model(data).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        freezer.step()
+    report = freezer.report()
+    freezer.close()
+    assert report["cache"]["hits"] > 0, report["cache"]
+    taken = sum(report["cache"]["seconds"][kind] for kind in ("search", "verify", "trial"))
+    booked = report["savings"]["measured"]["overhead_seconds_by_kind"]["cache"]
+    assert booked == pytest.approx(taken, rel=1e-3)

@@ -43,12 +43,13 @@ class Run:
         if self.plan:
             self.freeze(*self.plan)
 
-    def freeze(self, *prefixes: str) -> None:
+    def freeze(self, *prefixes: str, left: int = STEPS) -> None:
+        """Exactly these, with so many steps to come."""
         self.plan = prefixes
         freeze(self.model, prefixes)
         self.optimizer.zero_grad()
         if self.cache is not None:
-            self.cache.retarget(",".join(prefixes), STEPS)
+            self.cache.retarget(",".join(prefixes), left)
 
     def step(
         self,

@@ -26,6 +26,29 @@ def test_memory_stays_within_its_bound_and_partial_misses_are_exact() -> None:
     assert report["evictions"] == 0
 
 
+def test_a_smaller_size_is_proven_once_it_was_wanted_often_enough() -> None:
+    """Three of four rows lie in memory: what is missing comes to be computed fewer at a time than a whole batch."""
+    plain, cached = both(BERT, *BERT.frozen, ram_bytes=18 * ROW)
+    train(plain, cached, epochs=2)
+    assert cached.cache._line.verified.sizes == {8}, "for once or twice a proof does not pay"
+    train(plain, cached, epochs=6, seed=6)
+    assert cached.cache._line.verified.sizes > {8}
+
+
+def test_frozen_sets_that_do_not_last_are_not_cached_until_one_does() -> None:
+    plain, cached = Run(BERT), Run(BERT, CacheSettings(), samples=24)
+    for left, prefixes in ((90, BERT.frozen[:1]), (89, BERT.frozen[:2]), (88, BERT.frozen)):
+        for run in (plain, cached):
+            run.freeze(*prefixes, left=left)
+    assert cached.cache.report()["seconds"]["search"] == 0
+    train(plain, cached, epochs=4)
+    assert "have lasted 1 steps on average" in cached.cache.reason
+    assert cached.cache.report()["seconds"]["search"] == 0
+    train(plain, cached, epochs=4)
+    assert cached.cache.state == "on"
+    assert cached.cache.report()["hits"] > 0
+
+
 def test_the_disk_tier_takes_what_memory_does_not(tmp_path: Path) -> None:
     plain, cached = both(BERT, *BERT.frozen, ram_bytes=10 * ROW, disk_bytes=9 * ROW, directory=tmp_path)
     train(plain, cached, epochs=4)
