@@ -2,7 +2,7 @@
 
 Each arm runs through the whole service, as ``smartfrz demo`` does, arms interleaved seed by seed. ``shorter`` is full
 training with its schedule cut to the compute that ``smartfrz`` used with the same seed: the rival that knows the right
-length with hindsight. Resumable: an arm that left a report under ``runs/bench-demo`` is not run again.
+length with hindsight. With ``--resume`` an arm that left a report under ``runs/bench-demo`` is not run again.
 
 Writes ``benchmarks/results/demo.json``, and the ``demo_full_training.json`` that the demo shows beside its own figures.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -78,8 +79,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--runs", type=Path, default=Path("runs/bench-demo"))
+    parser.add_argument("--resume", action="store_true", help="keep the arms that a broken run has finished")
     parser.add_argument("--json", metavar="FILE", help="print the measures there too; - for stdout")
     options = parser.parse_args()
+    if not options.resume:
+        shutil.rmtree(options.runs, ignore_errors=True)
     rows: list[dict[str, Any]] = []
     for seed in range(options.seeds):
         frozen: dict[str, Any] | None = None

@@ -81,12 +81,16 @@ def read(folder: Path, parts: list[str]) -> dict[str, dict[str, Any]]:
 
 
 def document(rows: list[Row], raw: dict[str, Any], notes: dict[str, str], **about: Any) -> dict[str, Any]:
-    """What is written: the list that every benchmark here has, what stands beside each figure, and the samples."""
+    """What is written: the list that every benchmark here has, what stands beside each figure, and the samples.
+
+    ``notes`` say of a measure why it missed its bound; they count only where it did.
+    """
     listed = [row.short() for row in rows]
+    why = {row.measure: {"notes": notes[row.measure]} for row in rows if row.ok is False and row.measure in notes}
     beside = [
-        {"measure": row.measure, **row.more, **({"notes": notes[row.measure]} if row.measure in notes else {})}
+        {"measure": row.measure, **row.more, **why.get(row.measure, {})}
         for row in rows
-        if row.more or row.measure in notes
+        if row.more or row.measure in why
     ]
     return {**about, "measures": listed, "beside": beside, "raw": raw}
 
@@ -109,7 +113,6 @@ def main() -> int:
         for path in folder.glob("*.json"):
             path.unlink()
     world = min(2, torch.cuda.device_count()) if torch.cuda.is_available() else 2
-    started = time.perf_counter()
     measure(folder, parts, models, world, options)
     raw = read(folder, parts)
     rows = rows_of(raw)
@@ -120,7 +123,7 @@ def main() -> int:
         "machine": {**machine(device_of(0)), "ranks": world},
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
         "repeats": options.repeats,
-        "seconds": round(time.perf_counter() - started, 1),
+        "seconds": round(sum(found["part_seconds"] for part in raw.values() for found in part.values()), 1),
     }
     if not (options.quick or options.only or options.model):
         text = json.dumps(document(rows, raw, notes, **about), indent=1)

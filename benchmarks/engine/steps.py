@@ -94,7 +94,7 @@ def attached(setting: Setting) -> dict[str, Any]:
             [plain, watched],
             setting.data,
             steps=block,
-            repeats=setting.repeats,
+            repeats=1 if setting.quick else setting.repeats,
             device=setting.device,
             pieces=PIECES,
         )
