@@ -1,6 +1,7 @@
 """What the shipped predictor is worth and what a decision costs: ``python -m benchmarks.predictor``.
 
-Needs a labelled corpus (``smartfrz predictor collect`` and ``label``). Writes benchmarks/results/predictor.json.
+Needs a labelled corpus (``smartfrz predictor collect`` and ``label``), and reads the shipped scores of ``crossval``.
+Writes benchmarks/results/predictor.json.
 """
 
 from __future__ import annotations
@@ -10,18 +11,19 @@ import json
 import platform
 import statistics
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import torch
 
 from freezer.offline.corpus import load_run, run_names, write_json
+from freezer.offline.evaluate import checks, evaluate
 from freezer.offline.label import positive_share
+from freezer.offline.summary import load_summary
 from freezer.predictor.features import Window
 from freezer.predictor.model import SHIPPED, load_predictor
 from workers.settings import Settings
-from workers.training import predictor_cli
+from workers.training.predictor_cli import SUMMARY
 
 RESULT = Path(__file__).parent / "results" / "predictor.json"
 
@@ -72,25 +74,22 @@ def corpus_summary(folder: Path) -> list[dict[str, object]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--corpus", type=Path)
-    parser.add_argument("--predictor", action="append", default=[], help="compared too, e.g. the paper's (length 30)")
     options = parser.parse_args()
     corpus = options.corpus or Settings().home / "predictor"
     torch.set_num_threads(1)
-    command = "".join(f" --predictor {Path(name).name}" for name in options.predictor)
-    result: dict[str, object] = {"command": f"python -m benchmarks.predictor{command}", "machine": platform.machine()}
-    with tempfile.TemporaryDirectory() as scratch:
-        for title, more in (("any_length", []), ("length_30", ["--length", "30"])):
-            names = [*SHIPPED, *(options.predictor if more else [])]
-            chosen = [argument for name in names for argument in ("--predictor", name)]
-            table = Path(scratch) / f"{title}.json"
-            code = predictor_cli.main(["evaluate", "--corpus", str(corpus), *chosen, *more, "--out", str(table)])
-            if code:
-                return code
-            result[title] = json.loads(table.read_text())
-    result["decision_milliseconds"] = {
-        name: {str(units): round(decision_milliseconds(name, units), 2) for units in (10, 40, 160)} for name in SHIPPED
+    summary = load_summary(SUMMARY)
+    tables = {title: evaluate(summary, length=length) for title, length in (("any_length", None), ("length_30", 30))}
+    result: dict[str, object] = {
+        "command": "python -m benchmarks.predictor",
+        "machine": platform.machine(),
+        "measures": checks(tables["any_length"]),
+        **tables,
+        "decision_milliseconds": {
+            name: {str(units): round(decision_milliseconds(name, units), 2) for units in (10, 40, 160)}
+            for name in SHIPPED
+        },
+        "corpus": corpus_summary(corpus),
     }
-    result["corpus"] = corpus_summary(corpus)
     write_json(RESULT, result)
     print(json.dumps(result["decision_milliseconds"]))
     print(f"written to {RESULT}")

@@ -10,7 +10,8 @@ import typer
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 predictor = typer.Typer(
-    no_args_is_help=True, help="Collect trajectories, label, train and evaluate the predictor (needs the train extra)."
+    no_args_is_help=True,
+    help="Collect trajectories, label, cross-validate, train and evaluate the predictor (needs the train extra).",
 )
 
 
@@ -38,6 +39,12 @@ def label(ctx: typer.Context) -> None:
     _hand_on(ctx)
 
 
+@predictor.command("crossval", context_settings=PASS_ON, add_help_option=False)
+def crossval(ctx: typer.Context) -> None:
+    """Leave each network and each data set out in turn, and keep every score."""
+    _hand_on(ctx)
+
+
 @predictor.command("train", context_settings=PASS_ON, add_help_option=False)
 def train(ctx: typer.Context) -> None:
     """Train the predictor on labelled trajectories."""
@@ -46,5 +53,5 @@ def train(ctx: typer.Context) -> None:
 
 @predictor.command("evaluate", context_settings=PASS_ON, add_help_option=False)
 def evaluate(ctx: typer.Context) -> None:
-    """Evaluate a predictor on a network that was not in training."""
+    """What the predictors are worth on networks and data that they never saw."""
     _hand_on(ctx)

@@ -1,83 +1,114 @@
-"""Score predictors on recorded runs of networks that they never saw, beside controls blind to weights."""
+"""What predictors are worth on networks and data that they never saw, beside controls blind to the weights."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from freezer.offline import metrics
-from freezer.offline.windows import Example
-from freezer.predictor.networks import PaperPredictor, Predictor
+from freezer.offline.bootstrap import cluster_weights, interval, weighted_roc_auc
+from freezer.offline.summary import SCHEMES, Summary
+
+CONTROL = "progress-only"
+RESAMPLES = 1000
+BOUNDS = {"roc_auc": 0.90, "roc_auc_minus_progress_only": 0.05}
+"""Of ``smartfrz`` on networks left out, means over networks."""
 
 
-def probabilities(predictor: Predictor, examples: Sequence[Example]) -> list[float]:
-    """Calibrated probabilities of all examples."""
-    result: list[float] = []
-    for start in range(0, len(examples), 512):
-        result += predictor.probabilities([example.window for example in examples[start : start + 512]])
-    return result
+def evaluate(summary: Summary, *, resamples: int = RESAMPLES, length: int | None = None) -> dict[str, Any]:
+    """Tables by scheme: for each predictor and the random control, every group and the mean over groups.
 
-
-def random_scores(examples: Sequence[Example], seed: int = 0) -> list[float]:
-    """The random control: scores without any knowledge."""
-    rng = random.Random(seed)
-    return [rng.random() for _ in examples]
-
-
-def measure(examples: Sequence[Example], scores: Sequence[float]) -> dict[str, float]:
-    """All measures of one list of probabilities against the labels."""
-    labels = [example.label for example in examples]
-    # The same tenth of the same run: only what tells units apart counts there.
-    strata = [(example.run, int(example.window.progress * 10)) for example in examples]
-    precision, recall = metrics.precision_recall(labels, scores, 0.5)
-    return {
-        "windows": len(labels),
-        "positive_share": sum(labels) / len(labels),
-        "roc_auc": metrics.roc_auc(labels, scores),
-        "average_precision": metrics.average_precision(labels, scores),
-        "roc_auc_same_tenth": metrics.stratified_auc(labels, scores, strata),
-        "calibration_error": metrics.calibration_error(labels, scores),
-        "brier": metrics.brier(labels, scores),
-        "precision_at_half": precision,
-        "recall_at_half": recall,
-    }
-
-
-def compare(predictors: Mapping[str, Predictor], examples: Sequence[Example]) -> dict[str, dict[str, float]]:
-    """Measures of every predictor and of the random control on the same windows.
-
-    The paper's predictor is scored on the windows it can read; its ``windows`` says how many those are.
+    Intervals (95 %) come from resampling the units of each group; the groups are taken as given. With ``length``
+    windows of that many snapshots alone count, those that every predictor can read.
     """
-    table: dict[str, dict[str, float]] = {}
-    for name, predictor in predictors.items():
-        readable = list(examples)
-        if isinstance(predictor, PaperPredictor):
-            readable = [example for example in examples if tuple(example.window.values.shape) == (30, 1024)]
-        if readable:
-            table[name] = measure(readable, probabilities(predictor, readable))
-    table["random"] = measure(examples, random_scores(examples))
-    return table
+    found: dict[str, Any] = {}
+    for scheme in SCHEMES:
+        scores = {**summary.probabilities[scheme], "random": _random(len(summary.labels))}
+        own = summary.groups(scheme)
+        of_run = torch.tensor([sorted(set(own)).index(name) for name in own])
+        kept = torch.ones_like(summary.labels) if length is None else summary.snapshots == length
+        readable = {name: kept & ~values.isnan() for name, values in scores.items()}
+        tables: dict[str, Any] = {name: {"groups": {}} for name in scores}
+        drawn: dict[str, list[Tensor]] = {name: [] for name in scores}
+        for number, group in enumerate(sorted(set(own))):
+            inside = of_run[summary.run] == number
+            for name, values in scores.items():
+                rows = (inside & readable[name]).nonzero().flatten()
+                if not len(rows):
+                    continue
+                row, aucs = _measure(summary, values, rows, resamples)
+                tables[name]["groups"][group] = row
+                drawn[name].append(aucs)
+        for name, table in tables.items():
+            table["mean"] = _mean(list(table["groups"].values()), drawn[name])
+        control = drawn.get(CONTROL)
+        for name, table in tables.items():
+            if control is not None and name != CONTROL and len(drawn[name]) == len(control):
+                # the same resamples on both sides: same units, same seed
+                gains = torch.stack(drawn[name]).nanmean(0) - torch.stack(control).nanmean(0)
+                table["gain_over_progress_only"] = {
+                    "roc_auc": table["mean"]["roc_auc"] - tables[CONTROL]["mean"]["roc_auc"],
+                    "interval": interval(gains),
+                }
+        found[scheme] = {name: table for name, table in tables.items() if table["groups"]}
+    return found
 
 
-def verdicts(table: Mapping[str, Mapping[str, float]], subject: str = "smartfrz") -> list[dict[str, Any]]:
-    """Checks for machines: ``{measure, value, bound, ok}``. The bounds are the controls', not wishes."""
-    own, control = table[subject], table["progress-only"]
-    checks = [
-        ("roc_auc", own["roc_auc"], 0.5),
-        ("roc_auc_minus_progress_only", own["roc_auc"] - control["roc_auc"], 0.0),
-        ("average_precision_minus_progress_only", own["average_precision"] - control["average_precision"], 0.0),
-        ("roc_auc_same_tenth", own["roc_auc_same_tenth"], 0.5),
-        ("calibration_error", own["calibration_error"], control["calibration_error"]),
-    ]
-    result = []
-    for name, value, bound in checks:
-        ok = value <= bound if name == "calibration_error" else value > bound
-        result.append({"measure": name, "value": round(value, 4), "bound": round(bound, 4), "ok": bool(ok)})
-    return result
+def checks(tables: Mapping[str, Any], subject: str = "smartfrz") -> list[dict[str, Any]]:
+    """``{measure, value, bound, ok}`` for machines."""
+    found: list[dict[str, Any]] = []
+    for scheme in SCHEMES:
+        own, control = tables[scheme][subject], tables[scheme][CONTROL]
+        values = {
+            "roc_auc": own["mean"]["roc_auc"],
+            "roc_auc_minus_progress_only": own["gain_over_progress_only"]["roc_auc"],
+            "average_precision": own["mean"]["average_precision"],
+            "calibration_error": own["mean"]["calibration_error"],
+            "progress-only: roc_auc": control["mean"]["roc_auc"],
+            "progress-only: calibration_error": control["mean"]["calibration_error"],
+        }
+        for name, value in values.items():
+            bound = BOUNDS.get(name) if scheme == "network" else None
+            ok = None if bound is None else bool(value >= bound)
+            found.append({"measure": f"{scheme} left out: {name}", "value": round(value, 4), "bound": bound, "ok": ok})
+    return found
 
 
-def parameters(predictor: torch.nn.Module) -> int:
-    return sum(p.numel() for p in predictor.parameters())
+def _measure(summary: Summary, values: Tensor, rows: Tensor, resamples: int) -> tuple[dict[str, Any], Tensor]:
+    labels, scores = summary.labels[rows], values[rows]
+    runs, units = summary.run[rows], summary.unit[rows]
+    tenths = (summary.progress[rows] * 10).long()
+    said, truth = scores.tolist(), labels.tolist()
+    aucs = weighted_roc_auc(labels, scores, cluster_weights(runs * 10_000 + units, resamples, seed=0))
+    row = {
+        "windows": len(truth),
+        "positive_share": sum(truth) / len(truth),
+        "roc_auc": metrics.roc_auc(truth, said),
+        "interval": interval(aucs),
+        "average_precision": metrics.average_precision(truth, said),
+        # the same tenth of the same run: only what tells units apart counts there
+        "roc_auc_same_tenth": metrics.stratified_auc(truth, said, (runs * 100 + tenths).tolist()),
+        "calibration_error": metrics.calibration_error(truth, said),
+        "brier": metrics.brier(truth, said),
+    }
+    return row, aucs
+
+
+def _mean(rows: list[dict[str, Any]], drawn: list[Tensor]) -> dict[str, Any]:
+    """Mean over groups of each measure; NaN where a group has but one class is left out."""
+    if not rows:
+        return {}
+    names = [name for name in rows[0] if name not in ("windows", "interval")]
+    means: dict[str, Any] = {}
+    for name in names:
+        good = [row[name] for row in rows if not math.isnan(row[name])]
+        means[name] = sum(good) / len(good) if good else math.nan
+    return {**means, "interval": interval(torch.stack(drawn).nanmean(0)), "groups": len(rows)}
+
+
+def _random(count: int) -> Tensor:
+    return torch.rand(count, generator=torch.Generator().manual_seed(0))

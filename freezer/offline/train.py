@@ -1,4 +1,4 @@
-"""Train a predictor: AdamW on windows of some networks, length of training chosen on networks left out in turn."""
+"""Train a predictor: AdamW on labelled windows, every network weighing the same."""
 
 from __future__ import annotations
 
@@ -10,10 +10,18 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from freezer.offline.windows import Example
-from freezer.predictor.networks import ARCHITECTURES, AttentionPredictor, PaperPredictor, Predictor
+from freezer.predictor.features import Window
+from freezer.predictor.networks import (
+    ARCHITECTURES,
+    PAPER_SAMPLES,
+    PAPER_WINDOW,
+    AttentionPredictor,
+    PaperPredictor,
+    Predictor,
+)
 
 DEFAULTS: dict[str, dict[str, object]] = {
-    "smartfrz": {"width": 48, "heads": 4, "dropout": 0.1, "context": True},
+    "smartfrz": {"width": 48, "heads": 4, "dropout": 0.1, "context": True, "pool": "attention"},
     "smartfrz-paper": {},
     "progress-only": {},
 }
@@ -115,79 +123,25 @@ def logits_of(predictor: Predictor, data: Prepared) -> Tensor:
     return torch.cat(pieces)
 
 
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """Outcome of leaving each network out in turn.
-
-    Attributes:
-        losses: weighted log loss on left-out networks after each epoch.
-        epochs: the epoch with the least.
-        logits: of every example by the predictor that did not see its network, at that epoch.
-    """
-
-    losses: list[float]
-    epochs: int
-    logits: Tensor
-
-
-def leave_one_network_out(architecture: str, config: dict[str, object], data: Prepared, recipe: Recipe) -> LeftOut:
-    """Train without each network in turn and score it.
-
-    Raises:
-        ValueError: fewer than two networks.
-    """
-    names = sorted(set(data.networks))
-    if len(names) < 2:
-        raise ValueError(f"leaving a network out needs at least two, the corpus has {names}")
-    scores = torch.zeros(recipe.epochs, len(data.labels))
-    for name in names:
-        inside = torch.tensor([network == name for network in data.networks])
-        held, rest = inside.nonzero().flatten(), (~inside).nonzero().flatten()
-        held_data = data.select(held)
-
-        def score(epoch: int, predictor: Predictor, rows: Tensor = held, part: Prepared = held_data) -> None:
-            scores[epoch - 1, rows] = logits_of(predictor, part)
-
-        fit(architecture, config, data.select(rest), recipe, recipe.epochs, score)
-    losses = [_log_loss(row, data) for row in scores]
-    best = min(range(recipe.epochs), key=losses.__getitem__)
-    return LeftOut(losses, best + 1, scores[best])
-
-
-def calibrate(predictor: Predictor, logits: Tensor, data: Prepared) -> None:
-    """Platt scaling on scores of left-out networks: the predictor's own training windows would make it too sure."""
-    platt = torch.tensor([1.0, 0.0], requires_grad=True)
-    optimizer = torch.optim.LBFGS([platt], max_iter=100, line_search_fn="strong_wolfe")
+def platt(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """Scale and shift ``(2,)`` of Platt's calibration, to be fitted on scores of groups that were left out: a
+    predictor's own training windows would make it too sure."""
+    found = torch.tensor([1.0, 0.0], requires_grad=True)
+    optimizer = torch.optim.LBFGS([found], max_iter=100, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        losses = binary_cross_entropy_with_logits(logits * platt[0] + platt[1], data.labels, reduction="none")
+        losses = binary_cross_entropy_with_logits(logits * found[0] + found[1], labels, reduction="none")
         # A little pull to the identity: without it separable scores give endless confidence.
-        loss = (losses * data.weights).mean() + 1e-3 * ((platt[0] - 1) ** 2 + platt[1] ** 2)
+        loss = (losses * weights).mean() + 1e-3 * ((found[0] - 1) ** 2 + found[1] ** 2)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
     # A negative slope would turn the ranking round: then the scores say nothing, and the base rate is the honest word.
-    predictor.platt.copy_(torch.stack([platt[0].clamp_min(0.0), platt[1]]).detach())
+    return torch.stack([found[0].clamp_min(0.0), found[1]]).detach()
 
 
-def train(
-    architecture: str, config: dict[str, object], examples: Sequence[Example], recipe: Recipe
-) -> tuple[Predictor, LeftOut]:
-    """The whole recipe: choose the epochs on left-out networks, train on all, calibrate on left-out scores."""
-    data = prepare(architecture, config, examples)
-    left_out = leave_one_network_out(architecture, config, data, recipe)
-    predictor = fit(architecture, config, data, recipe, left_out.epochs)
-    calibrate(predictor, left_out.logits, data)
-    return predictor.eval(), left_out
-
-
-def window_length(architecture: str) -> int | None:
-    """The one window length that an architecture reads, or ``None`` for any."""
-    return 30 if architecture == PaperPredictor.architecture else None
-
-
-def _log_loss(logits: Tensor, data: Prepared) -> float:
-    losses = binary_cross_entropy_with_logits(logits, data.labels, reduction="none")
-    return float((losses * data.weights).mean())
+def readable(architecture: str, window: Window) -> bool:
+    """Whether the architecture can read this window at all."""
+    return architecture != PaperPredictor.architecture or tuple(window.values.shape) == (PAPER_WINDOW, PAPER_SAMPLES)

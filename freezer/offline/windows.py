@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,18 +13,19 @@ from freezer.predictor.features import Window
 
 LENGTHS = (4, 30)
 """Shortest and longest window drawn, in snapshots."""
+FULL = 30
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One labelled window and where it comes from."""
+    """One labelled window and where it comes from; ``unit`` is the position in execution order."""
 
     window: Window
     label: bool
     network: str
     dataset: str
     run: str
-    unit: str
+    unit: int
 
 
 def cut(run: Run, unit: int, end: int, length: int, stride: int) -> Window:
@@ -49,8 +50,8 @@ def draw(
     """``per_unit`` windows of every unit but the head, with ends at random over the run, the first half of it favoured.
 
     The spacing is drawn evenly in the logarithm, from every recorded step up to a span of half of the run, as short and
-    long runs with their various settings have it. ``length`` fixes the number of snapshots: the paper's predictor needs
-    30 of them.
+    long runs with their various settings have it. Every other window has :data:`FULL` snapshots, which is what the
+    paper's predictor reads; ``length`` fixes the number for all.
     """
     rng = random.Random(f"{seed}/{run.meta.name}")
     count = len(run.steps)
@@ -58,8 +59,9 @@ def draw(
     for unit, name in enumerate(run.meta.units[:-1]):
         if bool(run.cka[:, unit].isnan().any()):
             continue  # its output never varies, so nothing is known about it
-        for _ in range(per_unit):
-            snapshots = length if length is not None else rng.randint(*LENGTHS)
+        for number in range(per_unit):
+            drawn = FULL if number % 2 else rng.randint(*LENGTHS)
+            snapshots = length if length is not None else drawn
             snapshots = min(snapshots, count)
             # Squared for every other window: the early decisions are the ones that are worth something.
             place = rng.random() ** rng.choice((1, 2))
@@ -74,7 +76,7 @@ def draw(
                     run.meta.network,
                     run.meta.dataset,
                     run.meta.name,
-                    name,
+                    unit,
                 )
             )
     return examples
@@ -93,7 +95,3 @@ def load_examples(
     for name in names:
         examples += draw(load_run(directory, name), labels[name], per_unit, seed, length)
     return examples
-
-
-def networks(examples: Sequence[Example]) -> list[str]:
-    return sorted({example.network for example in examples})

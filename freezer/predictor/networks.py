@@ -20,6 +20,7 @@ from freezer.predictor.features import Window
 
 PAPER_WINDOW, PAPER_SAMPLES = 30, 1024
 PRIOR_TERMS = 5
+POOLS = ("attention", "mean", "newest")
 
 
 class Predictor(nn.Module):
@@ -60,7 +61,9 @@ class Predictor(nn.Module):
 class AttentionPredictor(Predictor):
     """Multi-head attention over time: the newest token asks, all tokens of the window answer.
 
-    Config: ``width``, ``heads``, ``dropout``, ``context`` (bool: progress, depth, learning rate and span are read too).
+    Config: ``width``, ``heads``, ``dropout``; ``context``: names of what else is read, of
+    :data:`freezer.predictor.features.CONTEXT_NAMES`, or a bool for all or none; ``pool``: ``attention``, or for
+    comparison ``mean`` (over time) or ``newest``.
     """
 
     architecture = "smartfrz"
@@ -72,8 +75,14 @@ class AttentionPredictor(Predictor):
         width, heads, dropout = int(config["width"]), int(config["heads"]), float(config["dropout"])
         if width % heads:
             raise PredictorError(f"width {width} is not a multiple of {heads} heads")
-        self.heads, self.use_context = heads, bool(config["context"])
-        extra = features.CONTEXT if self.use_context else 0
+        wanted = config["context"]
+        names = (features.CONTEXT_NAMES if wanted else ()) if isinstance(wanted, bool) else tuple(wanted)
+        unknown = [name for name in names if name not in features.CONTEXT_NAMES]
+        if unknown or config.get("pool", "attention") not in POOLS:
+            raise PredictorError(f"no such context or pool: {unknown or config['pool']}")
+        self.heads, self.pool = heads, str(config.get("pool", "attention"))
+        self.context = [features.CONTEXT_NAMES.index(name) for name in names]
+        extra = len(self.context)
         # Standardisation of the inputs, fitted on the training windows: tokens first, then the context.
         self.register_buffer("mean", torch.zeros(features.TOKENS + features.CONTEXT))
         self.register_buffer("spread", torch.ones(features.TOKENS + features.CONTEXT))
@@ -89,7 +98,7 @@ class AttentionPredictor(Predictor):
             nn.Linear(2 * width + extra, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, 1)
         )
         # What the clock and the depth alone say, beside which the weights are the evidence.
-        self.prior = nn.Linear(PRIOR_TERMS, 1) if self.use_context else None
+        self.prior = nn.Linear(PRIOR_TERMS, 1) if {"progress", "depth"} <= set(names) else None
         if self.prior is not None:  # training starts from the prior alone and adds only what the weights teach
             last = self.head[-1]
             assert isinstance(last, nn.Linear)
@@ -110,20 +119,29 @@ class AttentionPredictor(Predictor):
         cut = features.TOKENS
         # Clamped: one unit with an odd scale must not leave the range seen in training.
         x = self.embed(((tokens - self.mean[:cut]) / self.spread[:cut]).clamp(-5, 5))
+        parts = [self._over_time(x, mask), x[:, -1]]
+        if self.context:
+            scaled = ((contexts - self.mean[cut:]) / self.spread[cut:]).clamp(-5, 5)
+            parts.append(scaled[:, self.context])
+        logits: Tensor = self.head(torch.cat(parts, 1)).squeeze(1)
+        if self.prior is None:
+            return logits
+        return logits + self.prior(prior_terms(contexts[:, 0], contexts[:, 1])).squeeze(1)
+
+    def _over_time(self, x: Tensor, mask: Tensor) -> Tensor:
+        """One vector ``(B, width)`` of the tokens ``(B, L, width)``."""
         size, length, width = x.shape
+        if self.pool == "newest":
+            return x[:, -1]
+        if self.pool == "mean":
+            return (x * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
         each = width // self.heads
         query = self.query(x[:, -1]).view(size, self.heads, 1, each)
         key = self.key(x).view(size, length, self.heads, each).transpose(1, 2)
         value = self.value(x).view(size, length, self.heads, each).transpose(1, 2)
         scores = (query * key).sum(-1) / math.sqrt(each)
         attention = scores.masked_fill(~mask[:, None, :], -torch.inf).softmax(-1)
-        pooled = (attention[..., None] * value).sum(2).reshape(size, width)
-        parts = [pooled, x[:, -1]]
-        if self.prior is None:
-            return self.head(torch.cat(parts, 1)).squeeze(1)  # type: ignore[no-any-return]
-        parts.append(((contexts - self.mean[cut:]) / self.spread[cut:]).clamp(-5, 5))
-        prior = self.prior(prior_terms(contexts[:, 0], contexts[:, 1]))
-        return (self.head(torch.cat(parts, 1)) + prior).squeeze(1)  # type: ignore[no-any-return]
+        return (attention[..., None] * value).sum(2).reshape(size, width)
 
 
 class PaperPredictor(Predictor):

@@ -1,4 +1,4 @@
-"""``python -m workers.training.predictor_cli collect | label | train | evaluate``: make a predictor, step by step.
+"""``python -m workers.training.predictor_cli STEP``: collect, label, crossval, train, evaluate a predictor.
 
 Every step reads what the one before left in the corpus folder and can be repeated alone.
 """
@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import sys
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,17 +18,20 @@ import torch
 
 from freezer.errors import FreezerError
 from freezer.offline.collect import collect
-from freezer.offline.corpus import load_run, run_names, write_json
-from freezer.offline.evaluate import compare, measure, parameters, verdicts
+from freezer.offline.corpus import load_run, run_names
+from freezer.offline.crossval import train
+from freezer.offline.evaluate import checks, evaluate
 from freezer.offline.label import Rule, label_corpus, positive_share
-from freezer.offline.train import DEFAULTS, LeftOut, Recipe, prepare, train, window_length
+from freezer.offline.summary import load_summary, save_summary
+from freezer.offline.train import DEFAULTS, Recipe, prepare, readable
 from freezer.offline.windows import Example, load_examples
-from freezer.predictor.model import SHIPPED, WEIGHTS, load_predictor, save_predictor
+from freezer.predictor.model import WEIGHTS, save_predictor
 from workers.settings import Settings
 from workers.training.errors import TrainingError
+from workers.training.predictor_crossval import crossval
 from workers.training.predictor_runs import RUNS, RunSpec, plan
 
-EVALUATION_SEED = 1000
+SUMMARY = WEIGHTS / "crossval.safetensors"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     torch.set_num_threads(options.threads)
     options.corpus = options.corpus or Settings().home / "predictor"
-    steps = {"collect": _collect, "label": _label, "train": _train, "evaluate": _evaluate}
+    steps = {"collect": _collect, "label": _label, "crossval": _crossval, "train": _train, "evaluate": _evaluate}
     try:
         steps[options.step](options)
     except (FreezerError, TrainingError, ValueError, OSError) as error:
@@ -53,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     step = steps.add_parser("collect", parents=[shared], help="train networks and record their weights; resumable")
     step.add_argument("--only", nargs="+", metavar="RUN", choices=[run.name for run in RUNS], help="some runs")
     step.add_argument("--max-steps", type=int, help="cut every run short, to try things out")
+    step.add_argument("--jobs", type=int, default=1, help="runs side by side")
 
     step = steps.add_parser("label", parents=[shared], help="decide from the similarity curves when units converged")
     rule = Rule()
@@ -60,18 +66,24 @@ def _parser() -> argparse.ArgumentParser:
     step.add_argument("--variance", type=float, default=rule.variance, help="largest variance among them")
     step.add_argument("--level", type=float, default=rule.level, help="smallest CKA among them")
 
-    step = steps.add_parser("train", parents=[shared], help="train a predictor on the runs of group 'train'")
+    learning = argparse.ArgumentParser(add_help=False)
+    learning.add_argument("--epochs", type=int, default=Recipe().epochs, help="most that are tried")
+    learning.add_argument("--lr", type=float, default=Recipe().lr, help="peak learning rate")
+    learning.add_argument("--per-unit", type=int, default=60, help="windows drawn from every unit of every run")
+    learning.add_argument("--seed", type=int, default=0)
+    learning.add_argument("--config", type=json.loads, default={}, help="JSON: changes of the predictor's settings")
+
+    step = steps.add_parser("crossval", parents=[shared, learning], help="leave each network and data set out in turn")
+    step.add_argument("--architecture", action="append", choices=sorted(DEFAULTS), help="some; default: all")
+    step.add_argument("--weights", type=Path, help="keep the predictor that never saw a network here, for each network")
+    step.add_argument("--out", type=Path, default=SUMMARY, help="summary of all left-out scores")
+
+    step = steps.add_parser("train", parents=[shared, learning], help="train a predictor on all recorded runs")
     step.add_argument("--architecture", choices=sorted(DEFAULTS), default="smartfrz")
-    step.add_argument("--context", choices=("auto", "yes", "no"), default="auto", help="auto: if it helps left out")
-    step.add_argument("--epochs", type=int, default=Recipe().epochs, help="most that are tried")
-    step.add_argument("--lr", type=float, default=Recipe().lr, help="peak learning rate")
-    step.add_argument("--per-unit", type=int, default=60, help="windows drawn from every unit of every run")
-    step.add_argument("--seed", type=int, default=0)
     step.add_argument("--out", type=Path, help="default: the shipped weights of this architecture")
 
-    step = steps.add_parser("evaluate", parents=[shared], help="score predictors on what was not in training")
-    step.add_argument("--predictor", action="append", default=[], help="a shipped name or a file; may be repeated")
-    step.add_argument("--per-unit", type=int, default=60)
+    step = steps.add_parser("evaluate", parents=[shared], help="what the left-out scores are worth")
+    step.add_argument("--summary", type=Path, default=SUMMARY, help="default: the shipped one")
     step.add_argument("--length", type=int, help="windows of this length alone (the paper's predictor reads 30)")
     step.add_argument("--json", metavar="FILE", help="the checks for machines, '-' for standard output")
     step.add_argument("--out", type=Path, help="write the whole table here")
@@ -81,10 +93,20 @@ def _parser() -> argparse.ArgumentParser:
 def _collect(options: argparse.Namespace) -> None:
     settings = Settings()
     chosen = [run for run in RUNS if not options.only or run.name in options.only]
-    for number, run in enumerate(chosen, start=1):
-        spec = run if options.max_steps is None else _cut(run, options.max_steps)
-        _say(f"[{number}/{len(chosen)}] {run.name}")
-        collect(plan(spec, settings), options.corpus, progress=_say)
+    specs = [run if options.max_steps is None else _cut(run, options.max_steps) for run in chosen]
+    if options.jobs == 1:
+        for number, spec in enumerate(specs, start=1):
+            _say(f"[{number}/{len(specs)}] {spec.name}")
+            _collect_one(spec, settings, options.corpus)
+        return
+    spawn = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+    with ProcessPoolExecutor(options.jobs, spawn, torch.set_num_threads, (options.threads,)) as pool:
+        for future in as_completed([pool.submit(_collect_one, spec, settings, options.corpus) for spec in specs]):
+            future.result()
+
+
+def _collect_one(spec: RunSpec, settings: Settings, corpus: Path) -> None:
+    collect(plan(spec, settings), corpus, progress=_say)
 
 
 def _cut(run: RunSpec, steps: int) -> RunSpec:
@@ -114,99 +136,87 @@ def _labels(corpus: Path) -> dict[str, dict[str, int | None]]:
     return found
 
 
-def _examples(corpus: Path, group: str, per_unit: int, seed: int, length: int | None) -> list[Example]:
-    labels = _labels(corpus)
-    names = [run.name for run in RUNS if run.group == group and run.name in labels]
-    if (group == "train" and not names) or not labels:
-        raise ValueError(f"no labelled run of group {group!r} in {corpus}: collect and label some first")
-    return load_examples(corpus, names, labels, per_unit, seed, length)
+def _examples(options: argparse.Namespace) -> list[Example]:
+    labels = _labels(options.corpus)
+    names = [run.name for run in RUNS if run.name in labels]
+    if not names:
+        raise ValueError(f"no labelled run in {options.corpus}: collect and label some first")
+    return load_examples(options.corpus, names, labels, options.per_unit, options.seed)
+
+
+def _recipe(options: argparse.Namespace) -> Recipe:
+    return Recipe(epochs=options.epochs, lr=options.lr, seed=options.seed)
+
+
+def _label_rule(corpus: Path, examples: list[Example]) -> Any:
+    return json.loads((corpus / f"{examples[0].run}.labels.json").read_text())["rule"]
+
+
+def _crossval(options: argparse.Namespace) -> None:
+    examples = _examples(options)
+    _say(f"{len(examples)} windows of {len({e.run for e in examples})} runs")
+    about = {"label_rule": _label_rule(options.corpus, examples), "per_unit": options.per_unit}
+    summary = crossval(
+        examples,
+        options.architecture or sorted(DEFAULTS),
+        options.config,
+        _recipe(options),
+        weights=options.weights,
+        about=about,
+        say=_say,
+    )
+    save_summary(options.out, summary)
+    _say(f"written to {options.out}")
 
 
 def _train(options: argparse.Namespace) -> None:
     name: str = options.architecture
-    examples = _examples(options.corpus, "train", options.per_unit, options.seed, window_length(name))
-    recipe = Recipe(epochs=options.epochs, lr=options.lr, seed=options.seed)
-    base = dict(DEFAULTS[name])
-    tries = [base]
-    if "context" in base:
-        tries = [
-            {**base, "context": wanted == "yes"} for wanted in ("yes", "no") if options.context in ("auto", wanted)
-        ]
-    _say(f"{len(examples)} windows of {len({e.run for e in examples})} runs")
-    trained = [(config, *train(name, config, examples, recipe)) for config in tries]
-    for config, _, left_out in trained:
-        _say(f"{config}: log loss on left-out networks {min(left_out.losses):.4f} after {left_out.epochs} epochs")
-    config, predictor, left_out = min(trained, key=lambda entry: min(entry[2].losses))
-    by_network = _left_out_measures(name, config, examples, left_out)
-    for network, row in by_network.items():
-        _say(f"  left out {network:20s} {_short(row)}")
+    config = {**DEFAULTS[name], **options.config}
+    examples = [example for example in _examples(options) if readable(name, example.window)]
+    data = prepare(name, config, examples)
+    predictor, left_out = train(name, config, data, _recipe(options), data.networks)
+    best = left_out.best_epoch(data)
     description = {
         "trained_on": sorted({example.run for example in examples}),
         "windows": len(examples),
-        "epochs": left_out.epochs,
-        "recipe": asdict(recipe),
-        "label_rule": json.loads((options.corpus / f"{examples[0].run}.labels.json").read_text())["rule"],
-        "left_out_log_loss": {json.dumps(c, sort_keys=True): round(min(x.losses), 4) for c, _, x in trained},
-        "left_out_by_network": _rounded(by_network),
+        "epochs": best + 1,
+        "recipe": asdict(_recipe(options)),
+        "label_rule": _label_rule(options.corpus, examples),
+        "left_out_log_loss": round(left_out.losses(data)[best], 4),
     }
     path = save_predictor(predictor, options.out or WEIGHTS / f"{name}.safetensors", description)
-    _say(f"{parameters(predictor)} parameters, calibration {[round(float(v), 3) for v in predictor.platt]} -> {path}")
-
-
-def _left_out_measures(
-    name: str, config: dict[str, Any], examples: list[Example], left_out: LeftOut
-) -> dict[str, dict[str, float]]:
-    """Measures of uncalibrated scores of every network by the predictor that did not see it."""
-    data = prepare(name, config, examples)
-    scores = torch.sigmoid(left_out.logits).tolist()
-    result = {}
-    for network in sorted(set(data.networks)):
-        rows = [index for index, other in enumerate(data.networks) if other == network]
-        result[network] = measure([examples[i] for i in rows], [scores[i] for i in rows])
-    return result
+    count = sum(p.numel() for p in predictor.parameters())
+    _say(f"{count} parameters, calibration {[round(float(v), 3) for v in predictor.platt]} -> {path}")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    names = options.predictor or list(SHIPPED)
-    predictors = {Path(name).stem: load_predictor(name) for name in names}
-    result: dict[str, Any] = {}
-    for group, title in (("network", "a network not in training"), ("dataset", "a known network on unseen data")):
-        examples = _examples(options.corpus, group, options.per_unit, EVALUATION_SEED, options.length)
-        if not examples:
-            continue
-        table = compare(predictors, examples)
-        runs = sorted({example.run for example in examples})
-        result[group] = {"runs": runs, "table": _rounded(table)}
-        _say(f"{title}: {', '.join(runs)}; {len(examples)} windows", options.json == "-")
+    tables = evaluate(load_summary(options.summary), length=options.length)
+    quiet = options.json == "-"
+    for scheme, table in tables.items():
+        _say(f"each {scheme} left out in turn", quiet)
         for name, row in table.items():
-            _say(f"  {name:16s} {_short(row)}", options.json == "-")
-    if "network" not in result:
-        raise ValueError("the corpus holds no run of the group 'network': collect and label one first")
+            for group, values in {**row["groups"], "mean": row["mean"]}.items():
+                _say(f"  {name:16s} {group:20s} {_short(values)}", quiet)
+            if (gain := row.get("gain_over_progress_only")) is not None:
+                low, high = gain["interval"]
+                _say(f"  {name:16s} AUC over progress-only {gain['roc_auc']:+.3f} [{low:+.3f}, {high:+.3f}]", quiet)
     if options.out is not None:
-        write_json(options.out, result)
+        options.out.write_text(json.dumps(tables, indent=1) + "\n")
     if options.json is not None:
-        checks = [
-            {**check, "measure": f"{group}.{check['measure']}"}
-            for group, part in result.items()
-            for check in verdicts(part["table"], next(iter(predictors)))
-        ]
-        text = json.dumps(checks, indent=1)
-        if options.json == "-":
+        text = json.dumps(checks(tables), indent=1)
+        if quiet:
             _say(text)
         else:
             Path(options.json).write_text(text + "\n")
 
 
-def _short(row: dict[str, float]) -> str:
+def _short(row: dict[str, Any]) -> str:
     keys = {
         "roc_auc": "AUC", "average_precision": "AP", "roc_auc_same_tenth": "AUC same tenth", "calibration_error": "ECE",
-        "precision_at_half": "precision", "recall_at_half": "recall", "positive_share": "base rate",
+        "positive_share": "base rate",
     }  # fmt: skip
-    return "  ".join(f"{title} {row[key]:.3f}" for key, title in keys.items())
-
-
-def _rounded(table: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
-    return {name: {key: round(value, 4) for key, value in row.items()} for name, row in table.items()}
+    low, high = row["interval"]
+    return "  ".join(f"{title} {row[key]:.3f}" for key, title in keys.items()) + f"  AUC in [{low:.3f}, {high:.3f}]"
 
 
 def _say(text: str, to_stderr: bool = False) -> None:

@@ -1,0 +1,99 @@
+"""Scores of left-out windows as one small file: all that an evaluation needs, without the recorded runs."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from freezer.errors import PredictorError
+
+SCHEMES = ("network", "dataset")
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """``N`` windows and what predictors said of them that saw nothing of their network (or data set).
+
+    Attributes:
+        runs: name, network and data set of each run, and how it was trained.
+        run: int64 ``(N,)``, index into ``runs``; ``unit`` int64 ``(N,)``, position in execution order.
+        progress: float32 ``(N,)``, share of the run that had passed.
+        snapshots: int64 ``(N,)``, length of the window.
+        labels: bool ``(N,)``: the unit had converged.
+        probabilities: by scheme and predictor, float32 ``(N,)``; NaN for windows that a predictor cannot read.
+        about: how it was made; JSON values.
+    """
+
+    runs: Sequence[Mapping[str, Any]]
+    run: Tensor
+    unit: Tensor
+    progress: Tensor
+    snapshots: Tensor
+    labels: Tensor
+    probabilities: Mapping[str, Mapping[str, Tensor]]
+    about: Mapping[str, Any]
+
+    def groups(self, scheme: str) -> list[str]:
+        """Network or data set of each run."""
+        return [str(run[scheme]) for run in self.runs]
+
+
+def save_summary(path: Path, summary: Summary) -> None:
+    """Write the file, complete or not at all."""
+    tensors = {
+        "run": summary.run.to(torch.int16),
+        "unit": summary.unit.to(torch.int16),
+        "progress": summary.progress.to(torch.float16),
+        "snapshots": summary.snapshots.to(torch.int16),
+        "labels": summary.labels.to(torch.uint8),
+    }
+    for scheme, table in summary.probabilities.items():
+        tensors |= {f"{scheme}/{name}": values.to(torch.float32) for name, values in table.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_suffix(".tmp")
+    header = {"format": "smartfrz-crossval", "runs": json.dumps(summary.runs), "about": json.dumps(summary.about)}
+    save_file({name: tensor.clone() for name, tensor in tensors.items()}, scratch, header)  # none may share memory
+    scratch.chmod(0o644)  # safetensors writes 0600; a package's files are for everybody
+    os.replace(scratch, path)
+
+
+def load_summary(path: Path) -> Summary:
+    """Read it back.
+
+    Raises:
+        PredictorError: there is no such file, or it is something else.
+    """
+    if not path.is_file():
+        raise PredictorError(f"no summary of left-out scores at {path}: make one with `smartfrz predictor crossval`")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError) as error:
+        raise PredictorError(f"{path} cannot be read: {error}") from error
+    if header.get("format") != "smartfrz-crossval":
+        raise PredictorError(f"{path} holds no summary of left-out scores")
+    scores: dict[str, dict[str, Tensor]] = {scheme: {} for scheme in SCHEMES}
+    for key, tensor in tensors.items():
+        scheme, _, name = key.partition("/")
+        if name:
+            scores[scheme][name] = tensor
+    return Summary(
+        json.loads(header["runs"]),
+        tensors["run"].long(),
+        tensors["unit"].long(),
+        tensors["progress"].float(),
+        tensors["snapshots"].long(),
+        tensors["labels"].bool(),
+        scores,
+        json.loads(header["about"]),
+    )
