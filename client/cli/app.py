@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from client.cli import catalog, commands, follow, inspect, jobs
+from client.cli.compare import compare
 from client.cli.context import Guarded, State
 from client.cli.data import data
 from client.cli.demo import demo
@@ -62,6 +63,7 @@ for _command in (
     catalog.models,
     catalog.datasets,
     catalog.policies,
+    compare,
     demo,
     doctor,
 ):

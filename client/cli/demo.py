@@ -27,6 +27,8 @@ def demo(
     """Fine-tune MiniLM-L6 on 20 Newsgroups on two ranks, freeze what converges, and show what that saved."""
     from client.demo.run import DemoError, run_demo
     from client.demo.spec import PACKAGES, demo_spec
+    from client.files import FolderInUse
+    from client.private_stack import StackError
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # TERM stops the private stack too
     folder = folder_of(ctx, dest)
@@ -37,7 +39,7 @@ def demo(
         report = run_demo(spec=spec, out=out, packages_dir=folder, short=short, console=console())
     except SpecFileError as error:
         raise fail(str(error), USAGE) from None
-    except (DemoError, packages.DataPackageMissing) as error:
+    except (DemoError, FolderInUse, StackError, packages.DataPackageMissing) as error:
         raise fail(str(error)) from None
     except KeyboardInterrupt:
         typer.echo("\ninterrupted; the private stack is stopped", err=True)

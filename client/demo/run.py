@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +15,9 @@ from rich.table import Table
 from client.api import Client
 from client.cli.progress import JobProgress
 from client.demo.report import Row, load_full_training, rows, summary
+from client.files import sole_owner, write_json
 from client.flows import Json
+from client.private_stack import private_stack
 from client.sse import Event
 from client.watch import watch
 
@@ -27,67 +25,21 @@ DEADLINE_SECONDS = 1800.0
 
 
 class DemoError(Exception):
-    """The demo cannot run; the message says what to do."""
-
-
-@contextmanager
-def sole_owner(folder: Path) -> Iterator[None]:
-    """One demo at a time in ``folder``, so that its old state can be cleared. Raises DemoError."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w", encoding="utf-8") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DemoError(f"another demo is running in {folder}") from None
-        yield
-
-
-@contextmanager
-def private_stack(home: Path, packages_dir: Path) -> Iterator[Client]:
-    """A supervisor of our own over an empty ``home``, whatever the environment names; gone when the block ends."""
-    from workers.settings import Settings
-    from workers.supervisor import Supervisor, SupervisorError
-
-    shutil.rmtree(home, ignore_errors=True)
-    settings = Settings(
-        home=home.absolute(),
-        packages_dir=packages_dir.absolute(),
-        redis_url=None,
-        window_redis_url=None,
-        redis_host=None,
-        window_redis_host=None,
-        worker_processes=2,
-        stop_grace_seconds=10.0,
-    )
-    supervisor = Supervisor(settings, "127.0.0.1", 0, 1)
-    try:
-        supervisor.start()
-        with Client(supervisor.url, admin_key(settings.home)) as client:
-            yield client
-    except SupervisorError as error:
-        raise DemoError(str(error)) from error
-    finally:
-        supervisor.stop()
-
-
-def admin_key(home: Path) -> str:
-    """The key that the API of this home uses: the environment goes before the file, for the API too."""
-    if key := os.environ.get("SMARTFRZ_ADMIN_KEY"):
-        return key
-    return Path(os.environ.get("SMARTFRZ_ADMIN_KEY_FILE") or home / "admin.key").read_text(encoding="utf-8").strip()
+    """The demo's job did not end in time."""
 
 
 def run_demo(*, spec: dict[str, Any], out: Path, packages_dir: Path, short: bool, console: Console) -> Json:
     """Run it all; returns the report, which is also in ``<out>/report.json``.
 
     Raises:
-        DemoError, ClientError: it could not be run. A job that failed is a report, not an error.
+        DemoError, FolderInUse, StackError, ClientError: it could not be run. A failed job is a report, not an error.
     """
     began = time.monotonic()
-    with sole_owner(out):
+    with sole_owner(out, "demo"):
         (out / "report.json").unlink(missing_ok=True)
         console.print("starting a private stack: store, window store, API, one worker", highlight=False)
-        with private_stack(out / "home", packages_dir) as client:
+        with private_stack(out / "home", packages_dir) as stack:
+            client = stack.client
             job = client.submit(spec)
             console.print(f"submitted {job['id']} to {client.connection.url}", highlight=False)
             job = follow(client, job["id"], console)
@@ -151,10 +103,3 @@ def show(table_rows: list[Row], console: Console) -> None:
     for row in table_rows:
         table.add_row(escape(row.what), escape(row.ours), escape(row.full))
     console.print(table)
-
-
-def write_json(path: Path, document: Json) -> None:
-    """Whole or not at all."""
-    partial = path.with_name(f".{path.name}.part")
-    partial.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)

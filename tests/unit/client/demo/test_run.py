@@ -1,4 +1,4 @@
-"""The demo's frame: one at a time, the right key, artifacts out of the service. No training here."""
+"""The demo's frame: artifacts out of the service. No training here."""
 
 from __future__ import annotations
 
@@ -6,33 +6,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
 from rich.console import Console
 
-from client.demo.run import DemoError, admin_key, collect, follow, sole_owner
+from client.demo.run import collect, follow
 
 if TYPE_CHECKING:
     from conftest import Service
-
-
-def test_a_second_demo_in_the_same_folder_is_refused(tmp_path: Path) -> None:
-    with sole_owner(tmp_path), pytest.raises(DemoError, match="another demo"):
-        with sole_owner(tmp_path):
-            pass
-    with sole_owner(tmp_path):
-        pass
-
-
-def test_the_key_of_the_environment_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("SMARTFRZ_ADMIN_KEY", "SMARTFRZ_ADMIN_KEY_FILE"):
-        monkeypatch.delenv(name, raising=False)
-    (tmp_path / "admin.key").write_text("of the home\n")
-    assert admin_key(tmp_path) == "of the home"
-    (tmp_path / "other").write_text("of the file\n")
-    monkeypatch.setenv("SMARTFRZ_ADMIN_KEY_FILE", str(tmp_path / "other"))
-    assert admin_key(tmp_path) == "of the file"
-    monkeypatch.setenv("SMARTFRZ_ADMIN_KEY", "of the variable")
-    assert admin_key(tmp_path) == "of the variable"
 
 
 def test_report_and_model_come_out_over_http(service: Service, tmp_path: Path) -> None:

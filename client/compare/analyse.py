@@ -1,0 +1,199 @@
+"""From the records of runs to a table, paired by seed. Pure.
+
+Compute is FLOPs as a report counts them, the forward cache included. Names of a report keep their meaning: FLOPs are
+estimated (counted on one batch, times the steps), accuracy, seconds and all-reduce bytes are measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from client.compare.checks import checks_of
+from client.compare.definition import Comparison
+from client.compare.expand import Run
+from client.compare.statistics import HOW, difference, interpolate, ratio, stat
+from client.compare.timeline import timeline
+from client.flows import Json
+
+Values = dict[int, float | None]
+_KEPT = (
+    "accuracy",
+    "loss",
+    "test_samples",
+    "train_samples",
+    "steps",
+    "planned_steps",
+    "epochs",
+    "stopped_early",
+    "resumes",
+    "wall_seconds",
+    "train_seconds",
+    "evaluate_seconds",
+    "units",
+    "frozen_units",
+    "flops",
+    "allreduce_bytes",
+)
+
+
+def analyse(comparison: Comparison, runs: Sequence[Run], results: Mapping[str, Json]) -> Json:
+    """The document of ``comparison.json``.
+
+    Args:
+        runs: all of the comparison (:func:`client.compare.expand`).
+        results: records of those that ended, by id (:meth:`client.compare.Folder.results`).
+    """
+    reports = {run.id: found["report"] for run in runs if (found := results.get(run.id)) and "report" in found}
+    table: list[Json] = []
+    curves: Json = {}
+    for workload in comparison.workloads:
+        of_arm = {
+            arm.name: {run.seed: reports[run.id] for run in mine if run.id in reports}
+            for arm in comparison.arms
+            if (mine := [run for run in runs if (run.workload, run.arm) == (workload.name, arm.name)])
+        }
+        kinds = {arm.name: str(arm.kind) for arm in comparison.arms}
+        rows, curve = _workload_rows(workload.name, of_arm, kinds)
+        table += rows
+        curves[workload.name] = {str(seed): points for seed, points in curve.items()}
+    return {
+        "name": comparison.name,
+        "seeds": {workload.name: list(workload.seeds) for workload in comparison.workloads},
+        "intervals": HOW,
+        "checks": checks_of(comparison.bounds, table),
+        "table": table,
+        "curves": curves,
+        "timelines": [
+            found
+            for workload in comparison.workloads
+            for arm in comparison.arms
+            if (found := timeline(workload.name, arm.name, _records(runs, results, workload.name, arm.name)))
+        ],
+        "unfinished": [run.id for run in runs if run.id not in results],
+        "failed": {run.id: results[run.id].get("error") for run in runs if _failed(results.get(run.id))},
+        "machines": _different(reports, "machine"),
+        "versions": _different(reports, "versions"),
+        "runs": [_run(run, results[run.id]) for run in runs if run.id in results],
+    }
+
+
+def _workload_rows(
+    name: str, of_arm: Mapping[str, Mapping[int, Json]], kinds: Mapping[str, str]
+) -> tuple[list[Json], dict[int, list[tuple[float, float]]]]:
+    accuracy = {arm: _of(reports, "accuracy") for arm, reports in of_arm.items()}
+    flops = {arm: _of(reports, "flops", "this_run") for arm, reports in of_arm.items()}
+    wall = {arm: _wall(reports) for arm, reports in of_arm.items()}
+    train = {arm: _of(reports, "train_seconds") for arm, reports in of_arm.items()}
+    reduced = {arm: _of(reports, "allreduce_bytes", "measured") for arm, reports in of_arm.items()}
+    share = {arm: ratio(flops[arm], flops["full"]) for arm in of_arm}
+    calendar = [arm for arm in of_arm if kinds[arm] in ("full", "shorter")]
+    curve = _curve(calendar, share, accuracy)
+    rivals = [arm for arm in of_arm if kinds[arm] in ("early-stop", "policy")]
+    early = next((arm for arm in rivals if kinds[arm] == "early-stop"), None)
+    rows = []
+    for arm, reports in of_arm.items():
+        wall_ratio = stat(ratio(wall[arm], wall["full"]))
+        flops_ratio = stat(share[arm], "estimated")
+        row: dict[str, Any] = {
+            "workload": name,
+            "arm": arm,
+            "kind": kinds[arm],
+            "n": len(reports),
+            "units": next((report.get("units") for report in reports.values()), None),
+            "steps": stat(_of(reports, "steps")),
+            "frozen_units": stat(_of(reports, "frozen_units")),
+            "accuracy": stat(accuracy[arm]),
+            "accuracy_difference": stat(difference(accuracy[arm], accuracy["full"])),
+            "flops": stat(flops[arm], "estimated"),
+            "flops_ratio": flops_ratio,
+            "flops_speedup": 1.0 / flops_ratio.mean if flops_ratio and flops_ratio.mean else None,
+            "wall_seconds": stat(wall[arm]),
+            "wall_ratio": wall_ratio,
+            "wall_speedup": 1.0 / wall_ratio.mean if wall_ratio and wall_ratio.mean else None,
+            "train_seconds_ratio": stat(ratio(train[arm], train["full"])),
+            "allreduce_bytes_ratio": stat(ratio(reduced[arm], reduced["full"])),
+            "equal_compute_difference": None,
+            "early_stop_difference": None,
+            "against": {},
+        }
+        if arm in rivals:
+            level = {seed: _level(curve.get(seed, []), x) for seed, x in share[arm].items()}
+            row["equal_compute_difference"] = stat(difference(accuracy[arm], level))
+            if early is not None and early != arm:
+                row["early_stop_difference"] = stat(difference(accuracy[arm], accuracy[early]))
+            row["against"] = {
+                rival: {
+                    "accuracy_difference": _json(stat(difference(accuracy[arm], accuracy[rival]))),
+                    "flops_ratio": _json(stat(ratio(flops[arm], flops[rival]), "estimated")),
+                    "wall_ratio": _json(stat(ratio(wall[arm], wall[rival]))),
+                }
+                for rival in rivals
+                if rival != arm
+            }
+        rows.append({key: _json(value) for key, value in row.items()})
+    return rows, curve
+
+
+def _curve(
+    arms: Sequence[str], share: Mapping[str, Values], accuracy: Mapping[str, Values]
+) -> dict[int, list[tuple[float, float]]]:
+    """By seed: (FLOPs over full training's, accuracy) of full and shortened training, by compute."""
+    points: dict[int, list[tuple[float, float]]] = {}
+    for arm in arms:
+        for seed, x in share[arm].items():
+            y = accuracy[arm].get(seed)
+            if x is not None and y is not None:
+                points.setdefault(seed, []).append((x, y))
+    return {seed: sorted(found) for seed, found in points.items()}
+
+
+def _level(points: Sequence[tuple[float, float]], x: float | None) -> float | None:
+    return None if x is None else interpolate(points, x)
+
+
+def _of(reports: Mapping[int, Json], *path: str) -> Values:
+    """One number of each report, by seed."""
+    values: Values = {}
+    for seed, report in reports.items():
+        value: Any = report
+        for part in path:
+            value = value.get(part) if isinstance(value, dict) else None
+        known = isinstance(value, int | float) and not isinstance(value, bool)
+        values[seed] = float(value) if known else None
+    return values
+
+
+def _wall(reports: Mapping[int, Json]) -> Values:
+    """Only of runs that were not resumed: after a resume the report's wall time is of the last attempt alone."""
+    wall = _of(reports, "wall_seconds")
+    return {seed: None if reports[seed].get("resumes") else value for seed, value in wall.items()}
+
+
+def _json(value: Any) -> Any:
+    return value.to_json() if hasattr(value, "to_json") else value
+
+
+def _records(runs: Sequence[Run], results: Mapping[str, Json], workload: str, arm: str) -> dict[int, Json]:
+    mine = [run for run in runs if (run.workload, run.arm) == (workload, arm)]
+    return {run.seed: results[run.id] for run in mine if "report" in results.get(run.id, {})}
+
+
+def _failed(record: Json | None) -> bool:
+    return record is not None and record["status"] != "succeeded"
+
+
+def _different(reports: Mapping[str, Json], key: str) -> list[Any]:
+    """Each value once, in the order of the runs."""
+    found: list[Any] = []
+    for report in reports.values():
+        if (value := report.get(key)) is not None and value not in found:
+            found.append(value)
+    return found
+
+
+def _run(run: Run, record: Json) -> Json:
+    head = {"workload": run.workload, "arm": run.arm, "kind": run.kind, "seed": run.seed, "digest": run.digest}
+    about = {name: record.get(name) for name in ("status", "error", "job_id", "tries", "workers")}
+    report = record.get("report") or {}
+    return {**head, **about, **{name: report[name] for name in _KEPT if name in report}}

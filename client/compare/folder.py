@@ -1,0 +1,76 @@
+"""The folder of a comparison: one file for each run that has ended, so that what is done is not done again.
+
+::
+
+    DIR/definition.json                  the comparison as it was read
+    DIR/runs/<workload>--<arm>--<seed>.json
+    DIR/home/                            state of the private stack; only failed jobs leave anything there
+    DIR/comparison.json  comparison.md  *.png
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from client.compare.expand import Run
+from client.files import write_json
+from client.flows import Json
+
+Standing = Literal["done", "new", "changed", "failed", "again"]
+
+
+class Folder:
+    """Records of runs under ``root``, which is made where it is missing."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.runs, self.home = root, root / "runs", root / "home"
+        self.runs.mkdir(parents=True, exist_ok=True)
+
+    def path(self, run: Run) -> Path:
+        return self.runs / f"{run.id}.json"
+
+    def read(self, run: Run) -> Json | None:
+        """The record of a run; ``None`` where there is none, or a damaged one, which counts as none."""
+        try:
+            record = json.loads(self.path(run).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return record if isinstance(record, dict) and "digest" in record else None
+
+    def write(self, run: Run, record: Json) -> None:
+        """Keep what a run gave: ``status``, ``report``, ``units``, ``job_id``, ``tries``, ``seconds``, ``error``."""
+        head = {"workload": run.workload, "arm": run.arm, "kind": run.kind, "seed": run.seed, "digest": run.digest}
+        write_json(self.path(run), {**head, **record, "spec": run.spec})
+
+    def results(self, runs: Iterable[Run]) -> dict[str, Json]:
+        """By the run's id: records of just these specs, succeeded or failed."""
+        found = {run.id: (run, self.read(run)) for run in runs}
+        return {name: record for name, (run, record) in found.items() if record and record["digest"] == run.digest}
+
+    def idempotency_key(self, run: Run, tries: int) -> str:
+        """The same for the same spec, folder and number of earlier tries: an interrupted command finds its job again,
+        and another folder measures anew."""
+        text = json.dumps([self._token(), run.digest, run.spec, tries], sort_keys=True)
+        return f"compare-{hashlib.sha256(text.encode()).hexdigest()[:40]}"
+
+    def _token(self) -> str:
+        path = self.runs / ".token"
+        if not path.exists():
+            path.write_text(secrets.token_hex(8), encoding="utf-8")
+        return path.read_text(encoding="utf-8")
+
+
+def standing(run: Run, record: Json | None, *, again: bool) -> Standing:
+    """Whether a run is to be done, and why."""
+    if record is None:
+        return "new"
+    if record["digest"] != run.digest:
+        return "changed"
+    if record.get("status") != "succeeded":
+        return "failed"
+    return "again" if again else "done"

@@ -1,0 +1,159 @@
+"""Figures of a comparison, drawn with matplotlib (extra ``report``), which this module alone imports."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from client.compare.timeline import frozen_share
+from client.flows import Json
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Told apart by colour-blind readers too (Okabe and Ito 2008); markers differ besides."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
+CALENDAR = "#555555"
+MOST_LABELS = 16
+LONGEST_LABEL = 30
+SMALL = 8
+
+
+def accuracy_figure(document: Json, workload: str) -> Figure | None:
+    """Accuracy against compute and against wall time, both over full training's; ``None`` without runs."""
+    rows = [row for row in document["table"] if row["workload"] == workload and row["accuracy"]]
+    if not rows:
+        return None
+    panels = [("flops_ratio", "training FLOPs / full training's (estimated)")]
+    if any(row["wall_ratio"] for row in rows):
+        panels.append(("wall_ratio", "wall time / full training's (measured)"))
+    figure = Figure(figsize=(2.2 + 3.9 * len(panels), 4.4), layout="constrained")
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axis, (measure, label) in zip(axes, panels, strict=True):
+        _calendar(axis, rows, measure)
+        others = [row for row in rows if row["kind"] in ("early-stop", "policy")]
+        for position, row in enumerate(others):
+            _point(axis, row, measure, position)
+        axis.set_xlabel(label)
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.margins(0.08, 0.1)
+    axes[0].set_ylabel("test accuracy, %")
+    seeds = document["seeds"][workload]
+    bars = (
+        "" if len(seeds) < 2 else "; bars and band: 95 % bootstrap interval of the difference to full, paired by seed"
+    )
+    figure.suptitle(f"{workload}: means of {_count(len(seeds), 'seed')}{bars}", fontsize=9)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", fontsize=SMALL, frameon=False)
+    return figure
+
+
+def _calendar(axis: Axes, rows: Sequence[Json], measure: str) -> None:
+    """Full training and its shortened forms: the curve that freezing has to beat."""
+    points = sorted(
+        (row[measure]["mean"], *_heights(row), row["kind"])
+        for row in rows
+        if row["kind"] in ("full", "shorter") and row[measure]
+    )
+    if not points:
+        return
+    x, y, low, high, kinds = zip(*points, strict=True)
+    if len(points) > 1:
+        axis.fill_between(x, low, high, color=CALENDAR, alpha=0.13, linewidth=0)
+        axis.plot(x, y, color=CALENDAR, marker=".", markersize=6, linewidth=1.2, label="full, schedule shortened")
+    if "full" in kinds:
+        at = kinds.index("full")
+        axis.axhline(y[at], color=CALENDAR, linewidth=0.8, linestyle=":")
+        axis.plot(x[at], y[at], color="black", marker="*", markersize=13, linestyle="none", label="full")
+
+
+def _point(axis: Axes, row: Json, measure: str, position: int) -> None:
+    if not row[measure]:
+        return
+    y, low, high = _heights(row)
+    axis.errorbar(
+        row[measure]["mean"],
+        y,
+        yerr=[[y - low], [high - y]],
+        color=COLOURS[position % len(COLOURS)],
+        marker=MARKERS[position % len(MARKERS)],
+        markersize=6.5,
+        markeredgecolor="white",
+        markeredgewidth=0.6,
+        linestyle="none",
+        elinewidth=1.1,
+        capsize=2.5,
+        label=row["arm"],
+        zorder=3,
+    )
+
+
+def _heights(row: Json) -> tuple[float, float, float]:
+    """Accuracy in percent with the interval of its difference to full training; without one the bar has no length."""
+    mean, found = row["accuracy"]["mean"], row["accuracy_difference"]
+    if not found or found["low"] is None:
+        return mean * 100, mean * 100, mean * 100
+    low, high = mean + found["low"] - found["mean"], mean + found["high"] - found["mean"]
+    return mean * 100, low * 100, high * 100
+
+
+def timeline_figure(document: Json, workload: str) -> Figure | None:
+    """Units in execution order against steps, one panel for each arm that froze anything; ``None`` where none did."""
+    found = [timeline for timeline in document["timelines"] if timeline["workload"] == workload]
+    if not found:
+        return None
+    columns = min(3, len(found))
+    lines = math.ceil(len(found) / columns)
+    height = 1.4 + 0.13 * max(12, min(MOST_LABELS, max(len(one["units"]) for one in found))) + 0.6
+    figure = Figure(figsize=(2.0 + 3.3 * columns, 0.6 + height * lines), layout="constrained")
+    grid = figure.subplots(lines, columns, squeeze=False)
+    mesh: Any = None
+    for position, axis in enumerate(grid.flat):
+        if position >= len(found):
+            axis.set_axis_off()
+            continue
+        mesh = _panel(axis, found[position], labels=_needs_labels(found, position, columns))
+        if position + columns >= len(found):
+            axis.set_xlabel("optimizer steps")
+    bar = figure.colorbar(mesh, ax=grid, shrink=0.8, pad=0.01)
+    seeds = document["seeds"][workload]
+    bar.set_label(f"share of {_count(len(seeds), 'seed')} that have it frozen", fontsize=SMALL)
+    bar.ax.tick_params(labelsize=SMALL)
+    figure.suptitle(f"{workload}: what is frozen when; units in execution order, the input at the bottom", fontsize=9)
+    return figure
+
+
+def _needs_labels(found: Sequence[Json], position: int, columns: int) -> bool:
+    """Names stand at the left of a line, and wherever the units are others than those of the panel beside."""
+    return position % columns == 0 or found[position]["units"] != found[position - 1]["units"]
+
+
+def _panel(axis: Axes, timeline: Json, *, labels: bool) -> Any:
+    edges, shares = frozen_share(timeline)
+    count = len(shares)
+    mesh = axis.pcolormesh(edges, range(count + 1), shares, cmap="cividis_r", vmin=0.0, vmax=1.0, rasterized=True)
+    every = math.ceil(count / MOST_LABELS)
+    places = range(0, count, every)
+    axis.set_yticks([place + 0.5 for place in places])
+    names = short_names(timeline["units"])
+    axis.set_yticklabels([names[place] if labels else "" for place in places], fontsize=6)
+    axis.tick_params(axis="x", labelsize=SMALL)
+    axis.set_title(timeline["arm"], fontsize=9)
+    return mesh
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Without the parts that all share in front; long ones keep their end."""
+    parts = [name.split(".") for name in names]
+    common = 0
+    while len(parts) > 1 and all(len(one) > common + 1 and one[common] == parts[0][common] for one in parts):
+        common += 1
+    plain = [".".join(one[common:]) for one in parts]
+    return [name if len(name) <= LONGEST_LABEL else "…" + name[1 - LONGEST_LABEL :] for name in plain]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

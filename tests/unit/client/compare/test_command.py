@@ -1,0 +1,66 @@
+"""``smartfrz compare`` without training: what it refuses, and tables remade from a folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from comparisons import definition, record, report
+
+from client.cli.compare import need_packages
+from client.compare import Folder, expand, parse
+from workers.packages import DataPackageMissing
+
+
+def test_tables_are_remade_from_the_folder(smartfrz: Callable[..., Result], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    folder = Folder(out)
+    (out / "definition.json").write_text(json.dumps(definition()))
+    for run in expand(parse(definition())):
+        folder.write(run, record(run, report(0.9, 100.0)))
+    done = smartfrz("compare", "--report-only", "--out", str(out))
+    assert done.exit_code == 0, done.output
+    assert "10 of 10 runs" in done.output
+    assert (out / "comparison.md").exists()
+    bounds = tmp_path / "bounds.json"
+    bounds.write_text(json.dumps(definition(bounds=[{"arm": "linear", "measure": "flops_ratio", "at_most": 0.5}])))
+    again = smartfrz("compare", str(bounds), "--report-only", "--out", str(out))
+    assert "not met: digits: linear: flops_ratio (at most) 0.5: 1.0" in again.output
+    assert json.loads((out / "definition.json").read_text()) == definition(), "report-only changes no definition"
+
+
+def test_what_is_done_already_needs_no_service(smartfrz: Callable[..., Result], tmp_path: Path) -> None:
+    file, out = tmp_path / "c.json", tmp_path / "out"
+    file.write_text(json.dumps(definition()))
+    folder = Folder(out)
+    for run in expand(parse(definition())):
+        folder.write(run, record(run, report(0.9, 100.0)))
+    done = smartfrz("--url", "http://127.0.0.1:9", "compare", str(file), "--out", str(out))
+    assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize(
+    ("text", "says"), [("{", "is no JSON"), (json.dumps(definition(seeds=[])), "/seeds: must be a list")]
+)
+def test_a_wrong_file_is_the_users_to_correct(
+    smartfrz: Callable[..., Result], tmp_path: Path, text: str, says: str
+) -> None:
+    (tmp_path / "c.json").write_text(text)
+    done = smartfrz("compare", str(tmp_path / "c.json"), "--out", str(tmp_path / "out"))
+    assert done.exit_code == 2
+    assert says in done.output
+
+
+def test_without_file_or_folder_it_says_so(smartfrz: Callable[..., Result], tmp_path: Path) -> None:
+    assert smartfrz("compare").exit_code == 2
+    done = smartfrz("compare", "--report-only", "--out", str(tmp_path / "none"))
+    assert done.exit_code == 2
+    assert "there is no comparison" in done.output
+
+
+def test_missing_data_is_told_with_its_command(tmp_path: Path) -> None:
+    with pytest.raises(DataPackageMissing, match="smartfrz data fetch mnist5k"):
+        need_packages(expand(parse(definition())), tmp_path)

@@ -1,0 +1,85 @@
+"""The file: what it may say, and where it is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from comparisons import DIGITS, definition
+
+from client.compare import ComparisonError, load, parse
+
+
+def test_a_file_is_read_in_json_and_toml(tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_text(json.dumps(definition()))
+    text = 'seeds = [0]\n[workloads.w.model]\nname = "vgg-small"\n[workloads.w.data]\nname = "mnist5k"\n[arms.full]\n'
+    (tmp_path / "c.toml").write_text(text)
+    assert [arm.name for arm in load(str(tmp_path / "c.json")).arms] == [
+        "full",
+        "shorter-0.5",
+        "shorter-0.75",
+        "early-stop",
+        "linear",
+    ]
+    assert load(str(tmp_path / "c.toml")).workloads[0].seeds == (0,)
+    with pytest.raises(ComparisonError, match="cannot read"):
+        load(str(tmp_path / "none.json"))
+
+
+def test_kinds_follow_from_names() -> None:
+    arms = {"full": {}, "early-stop": {}, "early-stop-5": {}, "shorter": {"fractions": [0.5]}, "mine": {}}
+    found = {arm.name: arm.kind for arm in parse(definition(arms=arms)).arms}
+    assert found == {
+        "full": "full",
+        "early-stop": "early-stop",
+        "early-stop-5": "early-stop",
+        "shorter-0.5": "shorter",
+        "mine": "policy",
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "pointer"),
+    [
+        ({"seed": [1]}, "/seed"),
+        ({"name": "a/b"}, "/name"),
+        ({"seeds": []}, "/seeds"),
+        ({"seeds": [1, 1]}, "/seeds"),
+        ({"seeds": [True]}, "/seeds"),
+        ({"workloads": {}}, "/workloads"),
+        ({"workloads": {"a--b": DIGITS}}, "/workloads/a--b"),
+        ({"workloads": {"a": DIGITS | {"freeze": {}}}}, "/workloads/a/freeze"),
+        ({"workloads": {"a": DIGITS | {"training": {"seed": 1}}}}, "/workloads/a/training/seed"),
+        ({"workloads": {"a": DIGITS | {"seeds": [-1]}}}, "/workloads/a/seeds"),
+        ({"arms": {"linear": {}}}, "/arms"),
+        ({"arms": {"full": {"training.epochs": 9}}}, "/arms/full/training.epochs"),
+        ({"arms": {"full": ["training.epochs=9"]}}, "/arms/full"),
+        ({"arms": {"full": {}, "shorter": {}}}, "/arms/shorter/fractions"),
+        ({"arms": {"full": {}, "shorter": {"fractions": [0.5, 1.5]}}}, "/arms/shorter/fractions/1"),
+        ({"arms": {"full": {}, "shorter": {"fractions": [0.5, 0.5]}}}, "/arms/shorter"),
+        ({"arms": {"full": {}, "x": {"workloads": {"none": {}}}}}, "/arms/x/workloads/none"),
+        ({"arms": {"full": {"workloads": {"digits": False}}}}, "/arms/full/workloads"),
+        ({"bounds": [{"arm": "none"}]}, "/bounds/0/arm"),
+        ({"bounds": [{"arm": "full", "measure": "beauty"}]}, "/bounds/0/measure"),
+        ({"bounds": [{"arm": "full", "measure": "accuracy"}]}, "/bounds/0"),
+        ({"bounds": [{"arm": "full", "measure": "accuracy", "at_least": "x"}]}, "/bounds/0"),
+        (
+            {"bounds": [{"arm": "full", "measure": "accuracy", "at_least": 1, "workloads": ["x"]}]},
+            "/bounds/0/workloads",
+        ),
+    ],
+)
+def test_the_place_of_a_fault_is_named(changes: dict[str, Any], pointer: str) -> None:
+    with pytest.raises(ComparisonError) as caught:
+        parse(definition(**changes))
+    assert caught.value.pointer == pointer
+    assert str(caught.value).startswith(f"{pointer}: ")
+
+
+def test_without_seeds_anywhere_it_says_so() -> None:
+    document = definition()
+    del document["seeds"]
+    with pytest.raises(ComparisonError, match="no seeds for workload 'digits'"):
+        parse(document)

@@ -1,0 +1,179 @@
+"""Running a comparison against the real API, with a worker that the test plays."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from comparisons import definition, report
+
+from client.compare import ComparisonError, Folder, execute, expand, parse
+from client.compare.folder import standing
+from client.compare.progress import Silent, eta_seconds
+
+if TYPE_CHECKING:
+    from client.conftest import Service
+
+ARMS = {"full": {}, "linear": {"freeze.policy": "linear"}}
+
+
+class Worker:
+    """Ends each job in the queue: ``failing`` arms fail, and after ``most`` jobs it is interrupted."""
+
+    def __init__(self, service: Service, failing: tuple[str, ...] = (), most: int = 99) -> None:
+        self.service, self.failing, self.most = service, failing, most
+        self.did: list[str] = []
+        self.keys: list[str] = []
+
+    def __call__(self) -> None:
+        with self.service.client() as client:
+            for job in client.list(status=["queued"], order="asc")["data"]:
+                if len(self.did) == self.most:
+                    raise KeyboardInterrupt
+                self.did.append(job["name"])
+                self._end(job)
+
+    def _end(self, job: dict[str, Any]) -> None:
+        files = self.service.attempt(job["id"], self.service.start(job["id"]))
+        if job["metadata"]["arm"] in self.failing:
+            self.service.finish(job["id"], "failed", reason="host_oom", message="too little memory")
+            return
+        (files.artifacts / "report.json").write_text(json.dumps(report(0.9, 100.0)))
+        self.service.finish(job["id"])
+
+
+class Heard(Silent):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.ends: list[tuple[str, int, int, bool]] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def ended(self, run: Any, record: Any, position: int, of: int, eta_seconds: float | None) -> None:
+        self.ends.append((run.id, position, of, eta_seconds is not None))
+
+
+@pytest.fixture
+def go(service: Service, tmp_path: Path) -> Callable[..., Any]:
+    def run(worker: Worker, document: dict[str, Any] | None = None, **options: Any) -> Any:
+        runs = expand(parse(document or definition(arms=ARMS)))
+        with service.client() as client:
+            return execute(runs, client, Folder(tmp_path / "out"), healthy=worker, poll_seconds=0.01, **options)
+
+    return run
+
+
+def test_every_run_is_a_job_and_leaves_its_report(go: Callable[..., Any], service: Service, tmp_path: Path) -> None:
+    worker, heard, done = Worker(service), Heard(), []
+    outcome = go(worker, screen=heard, done=done.append)
+    order = ["digits/full/0", "digits/linear/0", "digits/full/1", "digits/linear/1"]
+    assert worker.did == order
+    assert outcome.succeeded == [name.replace("/", "--") for name in order]
+    assert [(position, of, eta) for _, position, of, eta in heard.ends] == [
+        (1, 4, True),
+        (2, 4, True),
+        (3, 4, True),
+        (4, 4, False),
+    ]
+    record = json.loads((tmp_path / "out" / "runs" / "digits--linear--1.json").read_text())
+    assert record["report"]["accuracy"] == 0.9
+    assert record["job_id"] == done[3]
+    with service.client() as client:
+        assert client.get(done[3])["metadata"] == {
+            "comparison": "small",
+            "workload": "digits",
+            "arm": "linear",
+            "seed": "1",
+        }
+    assert not [path for path in (tmp_path / "out" / "runs").iterdir() if path.name.endswith(".report")]
+
+
+def test_an_interrupted_comparison_goes_on_where_it_was(go: Callable[..., Any], service: Service) -> None:
+    first = Worker(service, most=1)
+    with pytest.raises(KeyboardInterrupt):
+        go(first)
+    assert first.did == ["digits/full/0"]
+    second = Worker(service)
+    outcome = go(second)
+    assert outcome.before == ["digits--full--0"]
+    assert second.did == ["digits/linear/0", "digits/full/1", "digits/linear/1"]  # the one under way, once
+
+
+def test_a_failed_run_stops_no_other_and_is_tried_again(go: Callable[..., Any], service: Service) -> None:
+    outcome = go(Worker(service, failing=("linear",)))
+    assert outcome.failed == ["digits--linear--0", "digits--linear--1"]
+    assert len(outcome.succeeded) == 2
+    heard = Heard()
+    later = go(Worker(service), screen=heard)
+    assert later.succeeded == ["digits--linear--0", "digits--linear--1"]
+    assert "digits--linear--0: failed before; tried again" in heard.notes
+
+
+def test_a_changed_spec_is_run_again_and_said(go: Callable[..., Any], service: Service) -> None:
+    go(Worker(service))
+    heard = Heard()
+    changed = definition(arms={"full": {}, "linear": {"freeze": {"policy": "linear", "options": {"level": 0.5}}}})
+    outcome = go(Worker(service), changed, screen=heard)
+    assert outcome.before == ["digits--full--0", "digits--full--1"]
+    assert heard.notes[0].startswith("digits--linear--0: its spec is not the one")
+
+
+def test_again_runs_all(go: Callable[..., Any], service: Service) -> None:
+    go(Worker(service))
+    assert go(Worker(service)).succeeded == []
+    worker = Worker(service)
+    assert len(go(worker, again=True).succeeded) == 4
+    assert len(worker.did) == 4
+
+
+def test_a_job_without_a_report_is_a_failure(go: Callable[..., Any], service: Service, tmp_path: Path) -> None:
+    class Silently(Worker):
+        def _end(self, job: dict[str, Any]) -> None:
+            self.service.start(job["id"])
+            self.service.finish(job["id"])
+
+    outcome = go(Silently(service))
+    assert len(outcome.failed) == 4
+
+
+def test_what_the_service_refuses_is_refused_before_anything_runs(go: Callable[..., Any], service: Service) -> None:
+    worker = Worker(service)
+    arms = {"full": {}, "static": {"freeze": {"policy": "static"}}}
+    with pytest.raises(ComparisonError, match="exactly one of the options") as caught:
+        go(worker, definition(arms=arms))
+    assert caught.value.pointer == "/arms/static"
+    assert worker.did == []
+
+
+def test_standing_of_a_run() -> None:
+    run = expand(parse(definition()))[0]
+    same = {"digest": run.digest, "status": "succeeded"}
+    assert standing(run, None, again=False) == "new"
+    assert standing(run, same, again=False) == "done"
+    assert standing(run, same, again=True) == "again"
+    assert standing(run, same | {"status": "cancelled"}, again=False) == "failed"
+    assert standing(run, same | {"digest": "x"}, again=False) == "changed"
+
+
+def test_a_damaged_record_counts_as_none_and_folders_measure_anew(tmp_path: Path) -> None:
+    run = expand(parse(definition()))[0]
+    one, two = Folder(tmp_path / "1"), Folder(tmp_path / "2")
+    one.path(run).write_text("{")
+    assert one.read(run) is None
+    assert one.idempotency_key(run, 0) == Folder(tmp_path / "1").idempotency_key(run, 0)
+    assert len({one.idempotency_key(run, 0), one.idempotency_key(run, 1), two.idempotency_key(run, 0)}) == 3
+
+
+def test_the_estimate_knows_arms_before_workloads() -> None:
+    runs = expand(parse(definition(seeds=[0])))
+    assert eta_seconds(runs, {}, 1) is None
+    took = {("digits", "full"): [10.0, 20.0], ("other", "full"): [99.0]}
+    assert eta_seconds(runs, took, 1) == 75.0
+    assert eta_seconds(runs, took, 3) == 25.0
+    assert eta_seconds(runs[:1], {("other", "x"): [4.0]}, 1) == 4.0
