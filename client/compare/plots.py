@@ -17,7 +17,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
 CALENDAR = "#555555"
 MOST_LABELS = 16
-LONGEST_LABEL = 30
+LONGEST_LABEL = 36
 SMALL = 8
 
 
@@ -118,7 +118,7 @@ def timeline_figure(document: Json, workload: str) -> Figure | None:
         mesh = _panel(axis, found[position], labels=_needs_labels(found, position, columns))
         if position + columns >= len(found):
             axis.set_xlabel("optimizer steps")
-    bar = figure.colorbar(mesh, ax=grid, shrink=0.8, pad=0.01)
+    bar = figure.colorbar(mesh, ax=grid, shrink=0.7, aspect=35, pad=0.01)
     seeds = document["seeds"][workload]
     bar.set_label(f"share of {_count(len(seeds), 'seed')} that have it frozen", fontsize=SMALL)
     bar.ax.tick_params(labelsize=SMALL)
@@ -134,7 +134,7 @@ def _needs_labels(found: Sequence[Json], position: int, columns: int) -> bool:
 def _panel(axis: Axes, timeline: Json, *, labels: bool) -> Any:
     edges, shares = frozen_share(timeline)
     count = len(shares)
-    mesh = axis.pcolormesh(edges, range(count + 1), shares, cmap="cividis_r", vmin=0.0, vmax=1.0, rasterized=True)
+    mesh = axis.pcolormesh(edges, range(count + 1), shares, cmap="Blues", vmin=0.0, vmax=1.0, rasterized=True)
     every = math.ceil(count / MOST_LABELS)
     places = range(0, count, every)
     axis.set_yticks([place + 0.5 for place in places])
@@ -146,13 +146,15 @@ def _panel(axis: Axes, timeline: Json, *, labels: bool) -> Any:
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """Without the parts that all share in front; long ones keep their end."""
-    parts = [name.split(".") for name in names]
-    common = 0
-    while len(parts) > 1 and all(len(one) > common + 1 and one[common] == parts[0][common] for one in parts):
-        common += 1
-    plain = [".".join(one[common:]) for one in parts]
-    return [name if len(name) <= LONGEST_LABEL else "…" + name[1 - LONGEST_LABEL :] for name in plain]
+    """Long ones lose parts in front, whole ones as far as that is enough."""
+    return [_short(name) for name in names]
+
+
+def _short(name: str) -> str:
+    if len(name) <= LONGEST_LABEL:
+        return name
+    kept = name[1 - LONGEST_LABEL :]
+    return "…" + (kept[kept.index(".") + 1 :] if "." in kept else kept)
 
 
 def _count(number: int, what: str) -> str:

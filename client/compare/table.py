@@ -68,23 +68,27 @@ def _cells(row: Json) -> tuple[str, ...]:
         row["arm"],
         str(row["n"]),
         f"{row['accuracy']['mean'] * 100:.2f}" if row["accuracy"] else "",
-        "" if full else _points(row["accuracy_difference"]),
+        "" if full else _points(row["accuracy_difference"], row["n"]),
         _ratio(row["flops_ratio"]),
         _ratio(row["wall_ratio"]) + wall,
         _ratio(row["allreduce_bytes_ratio"]),
         frozen,
-        _points(row["equal_compute_difference"]),
-        _points(row["early_stop_difference"]),
+        _points(row["equal_compute_difference"], row["n"]),
+        _points(row["early_stop_difference"], row["n"]),
     )
 
 
-def _points(found: Any) -> str:
-    """A difference of accuracies in points, with its interval; ``n`` where seeds are missing is in the JSON."""
+def _points(found: Any, n: int) -> str:
+    """A difference of accuracies in points, with its interval, and its ``n`` where that is not the row's."""
     if not found:
         return ""
-    if found["low"] is None:
-        return f"{found['mean'] * 100:+.2f}"
-    return f"{found['mean'] * 100:+.2f} [{found['low'] * 100:+.2f}, {found['high'] * 100:+.2f}]"
+    interval = "" if found["low"] is None else f" [{_signed(found['low'])}, {_signed(found['high'])}]"
+    return _signed(found["mean"]) + interval + ("" if found["n"] == n else f" (n = {found['n']})")
+
+
+def _signed(share: float) -> str:
+    text = f"{share * 100:+.2f}"
+    return "0.00" if float(text) == 0.0 else text
 
 
 def _ratio(found: Any) -> str:

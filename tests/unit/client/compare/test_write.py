@@ -43,8 +43,7 @@ def test_everything_is_written_and_the_page_shows_the_plots(tmp_path: Path) -> N
     page = files[1].read_text()
     assert "![digits](digits-timeline.png)" in page
     assert (
-        "| linear | 2 | 90.05 | +0.00 [+0.00, +0.00] | 0.600 | 1.000 (0:10) |  | 2 of 4 |  | +0.00 [+0.00, +0.00] |"
-        in page
+        "| linear | 2 | 90.05 | 0.00 [0.00, 0.00] | 0.600 | 1.000 (0:10) |  | 2 of 4 |  | 0.00 [0.00, 0.00] |" in page
     )
     assert "| digits: linear: flops_speedup (at least) | 1.6667 | 2.5 | no |" in page
 
@@ -69,3 +68,22 @@ def test_without_matplotlib_all_but_the_plots_is_written(tmp_path: Path, monkeyp
         write(document(), tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["comparison.json", "comparison.md"]
     assert "![" not in (tmp_path / "comparison.md").read_text()
+
+
+def test_long_names_lose_whole_parts_in_front() -> None:
+    from client.compare.plots import short_names
+
+    assert short_names(["stem", "encoder.encoder.layer.0.attention.output.dense", "x" * 50]) == [
+        "stem",
+        "…layer.0.attention.output.dense",
+        "…" + "x" * 35,
+    ]
+
+
+def test_a_difference_of_fewer_seeds_says_of_how_many(tmp_path: Path) -> None:
+    comparison = parse(definition())
+    runs = expand(comparison)
+    reports = {(run.arm, run.seed): report(0.9, 100.0) for run in runs}
+    del reports["full", 0]
+    write(analyse(comparison, runs, results(runs, reports)), tmp_path)
+    assert "| linear | 2 | 90.00 | 0.00 (n = 1) |" in (tmp_path / "comparison.md").read_text()
