@@ -16,7 +16,7 @@ def cluster_weights(clusters: Tensor, resamples: int, seed: int) -> Tensor:
     Returns:
         float32 ``(resamples, N)``.
     """
-    _, index = clusters.unique(return_inverse=True)
+    _, index = torch.unique(clusters, return_inverse=True)
     count = int(index.max()) + 1
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(count, (resamples, count), generator=generator)
@@ -35,7 +35,7 @@ def weighted_roc_auc(labels: Tensor, scores: Tensor, weights: Tensor) -> Tensor:
     Returns:
         float64 ``(R,)``.
     """
-    _, level = scores.unique(return_inverse=True)  # sorted
+    _, level = torch.unique(scores, return_inverse=True)  # sorted
     levels = int(level.max()) + 1
     shape = (len(weights), levels)
     wide = weights.double()

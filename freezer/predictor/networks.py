@@ -126,7 +126,8 @@ class AttentionPredictor(Predictor):
         logits: Tensor = self.head(torch.cat(parts, 1)).squeeze(1)
         if self.prior is None:
             return logits
-        return logits + self.prior(prior_terms(contexts[:, 0], contexts[:, 1])).squeeze(1)
+        prior: Tensor = self.prior(prior_terms(contexts[:, 0], contexts[:, 1])).squeeze(1)
+        return logits + prior
 
     def _over_time(self, x: Tensor, mask: Tensor) -> Tensor:
         """One vector ``(B, width)`` of the tokens ``(B, L, width)``."""
@@ -134,14 +135,16 @@ class AttentionPredictor(Predictor):
         if self.pool == "newest":
             return x[:, -1]
         if self.pool == "mean":
-            return (x * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+            kept: Tensor = x * mask[..., None]
+            return kept.sum(1) / mask.sum(1, keepdim=True)
         each = width // self.heads
         query = self.query(x[:, -1]).view(size, self.heads, 1, each)
         key = self.key(x).view(size, length, self.heads, each).transpose(1, 2)
         value = self.value(x).view(size, length, self.heads, each).transpose(1, 2)
         scores = (query * key).sum(-1) / math.sqrt(each)
         attention = scores.masked_fill(~mask[:, None, :], -torch.inf).softmax(-1)
-        return (attention[..., None] * value).sum(2).reshape(size, width)
+        pooled: Tensor = (attention[..., None] * value).sum(2).reshape(size, width)
+        return pooled
 
 
 class PaperPredictor(Predictor):
