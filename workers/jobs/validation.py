@@ -17,6 +17,9 @@ from workers.settings import Settings
 
 Part = Literal["model", "data"]
 _DATA_WITH_PATH = ("folder", "csv", "jsonl")
+_COLOUR = ("efficientnet-lite0", "torchvision")
+_GREY = ("mnist5k", "fashion-mnist", "folder")
+"""Data sets with an option for the channels."""
 _HINTS = {"extra_forbidden": "UNKNOWN_OPTION", "missing": "MISSING_OPTION"}
 
 
@@ -39,6 +42,9 @@ def _model_problems(model: ModelSpec, settings: Settings) -> list[Problem]:
     problems = _option_problems("model", model.options, MODEL_OPTIONS[model.name])
     if model.name == "code":
         problems += _entry_problems("model", model.entry or "", settings.code_dir)
+    if model.init_from is not None and model.path is not None and model.name != "transformers":
+        text = "path and init_from both name the weights to start from: give one of them"
+        problems.append(Problem("/model/init_from", text, "TWO_STARTS"))
     if model.name == "transformers":
         problems += _source_problems(model.path, settings.data_dir)
     elif model.path is not None:
@@ -67,6 +73,8 @@ def _task_problems(spec: JobSpec) -> list[Problem]:
     model, data = MODELS.get(spec.model.name), DATASETS.get(spec.data.name)
     if model is None or data is None:
         return []
+    if problem := _channel_problem(spec):
+        return [problem]
     kind = data.task
     if spec.data.name in ("csv", "jsonl"):
         kind = "features" if spec.data.options.get("kind") == "features" else "text"
@@ -78,6 +86,15 @@ def _task_problems(spec: JobSpec) -> list[Problem]:
         f"models for it: {', '.join(fitting)}"
     )
     return [Problem("/data/name", text, "TASK_MISMATCH")]
+
+
+def _channel_problem(spec: JobSpec) -> Problem | None:
+    """Networks of colour images on images that the options leave grey."""
+    channels = spec.data.options.get("channels", 3 if spec.data.name == "folder" else None)
+    if spec.model.name not in _COLOUR or spec.data.name not in _GREY or channels == 3:
+        return None
+    text = f"model {spec.model.name!r} takes images of 3 channels: set channels to 3, which repeats the grey one"
+    return Problem("/data/options/channels", text, "CHANNELS_MISMATCH")
 
 
 def _cache_problems(section: dict[str, Any], settings: Settings) -> list[Problem]:

@@ -60,6 +60,7 @@ def report(run: Run, trained: Trained, score: Score, *, wall_seconds: float) -> 
         "name": run.spec.name,
         "model": run.spec.model.name,
         "data": run.spec.data.name,
+        "init_from": None if run.inherited is None else run.inherited.to_dict(),
         "accuracy": score.accuracy,
         "loss": score.loss,
         "test_samples": score.samples,

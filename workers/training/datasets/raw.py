@@ -44,6 +44,15 @@ class Raw:
     normalise: bool = False
 
 
+def only_classes(part: RawSplit, classes: Sequence[int]) -> RawSplit:
+    """The samples of these classes, in the order they had; ``classes[i]`` becomes class ``i``."""
+    new = torch.full((max([int(part.labels.max()), *classes]) + 1,), -1, dtype=torch.int64)
+    new[torch.tensor(classes)] = torch.arange(len(classes))
+    numbers = new[part.labels]
+    kept = torch.nonzero(numbers >= 0).squeeze(1)
+    return RawSplit(part.take(kept).samples, numbers[kept])
+
+
 def encode_labels(labels: Sequence[Any], names: Sequence[str] | None = None) -> tuple[Tensor, tuple[str, ...]]:
     """(int64 class indices, class names); the names are sorted, by value where all are whole numbers.
 

@@ -22,7 +22,7 @@ _MISSING = "text data needs transformers and its tokenizers: pip install 'smartf
 
 
 def tokenizer_for(model: ModelSpec, settings: Settings) -> Tokenize:
-    """The tokenizer of ``model``; user code gets MiniLM's.
+    """The tokenizer of ``model``; bert-small and user code get MiniLM's.
 
     Raises:
         ConfigInvalid: the model reads no text, or the library is missing.
@@ -30,9 +30,9 @@ def tokenizer_for(model: ModelSpec, settings: Settings) -> Tokenize:
     """
     if model.name == "transformers":
         return _of_transformers(model, settings)
-    if model.name in ("minilm-l6", "code"):
+    if model.name in ("minilm-l6", "bert-small", "code"):
         return _of_minilm(settings)
-    raise ConfigInvalid(f"model {model.name} cannot read text: choose minilm-l6, transformers or code")
+    raise ConfigInvalid(f"model {model.name} cannot read text: choose minilm-l6, bert-small, transformers or code")
 
 
 def _of_minilm(settings: Settings) -> Tokenize:

@@ -9,6 +9,7 @@ Use ``build(spec, task, settings, seed=...)``: same seed, same weights, on every
 """
 
 from workers.training.batch import Batch, Inputs, TaskInfo, check_logits, forward
+from workers.training.models.inherit import Inherited, inherit
 from workers.training.models.registry import build
 
-__all__ = ["Batch", "Inputs", "TaskInfo", "build", "check_logits", "forward"]
+__all__ = ["Batch", "Inherited", "Inputs", "TaskInfo", "build", "check_logits", "forward", "inherit"]

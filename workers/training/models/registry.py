@@ -14,7 +14,7 @@ from workers.jobs.spec import ModelSpec
 from workers.settings import Settings
 from workers.training.batch import Kind, TaskInfo
 from workers.training.errors import ConfigInvalid
-from workers.training.models import code, hub, minilm, mobilenet, resnet, vgg, vision, vit
+from workers.training.models import bert, code, efficientnet, hub, minilm, mobilenet, resnet, vgg, vision, vit
 from workers.training.models.weights import load_initial
 
 Builder = Callable[[ModelSpec, Any, TaskInfo, Settings], nn.Module]
@@ -24,7 +24,9 @@ _BUILDERS: dict[str, tuple[tuple[Kind, ...], Builder]] = {
     "vgg-small": (("image",), vgg.build),
     "mobilenetv2-small": (("image",), mobilenet.build),
     "vit-small": (("image",), vit.build),
+    "efficientnet-lite0": (("image",), efficientnet.build),
     "minilm-l6": (("text",), minilm.build),
+    "bert-small": (("text",), bert.build),
     "transformers": (("text",), hub.build),
     "torchvision": (("image",), vision.build),
     "code": (("image", "text", "features"), code.build),
@@ -35,6 +37,8 @@ NAMES: tuple[str, ...] = tuple(_BUILDERS)
 
 def build(spec: ModelSpec, task: TaskInfo, settings: Settings, *, seed: int = 0) -> nn.Module:
     """The model of ``spec`` for ``task``, in fp32 on the CPU, in training mode.
+
+    Where ``spec.init_from`` names a job, the weights are random: ``inherit`` loads that job's.
 
     Raises:
         ConfigInvalid: unknown name or options, data of another kind, another number of classes, weights that do not
@@ -59,6 +63,8 @@ def build(spec: ModelSpec, task: TaskInfo, settings: Settings, *, seed: int = 0)
             f"model.options.num_classes is {wanted}, but the data has {task.num_classes} classes: "
             f"leave num_classes out, or use data with {wanted} classes"
         )
+    if spec.init_from is not None:
+        spec = spec.model_copy(update={"pretrained": False})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = builder(spec, options, task, settings)

@@ -9,7 +9,7 @@ import pytest
 from workers.packages import DataPackageMissing, locate
 from workers.settings import Settings
 
-FETCHED = ("mnist5k", "20newsgroups", "minilm-l6", "rotten-tomatoes")
+FETCHED = ("mnist5k", "20newsgroups", "minilm-l6", "rotten-tomatoes", "bbc-news", "efficientnet-lite0")
 """What `make unit` fetches."""
 
 

@@ -10,7 +10,7 @@ import torch
 from workers.jobs.spec import DataSpec, ModelSpec
 from workers.settings import Settings
 from workers.training.datasets import load
-from workers.training.datasets.packaged import _idx, _tab, newsgroups, rotten_tomatoes
+from workers.training.datasets.packaged import _idx, _tab, bbc_news, newsgroups, rotten_tomatoes
 from workers.training.errors import DatasetInvalid
 
 Need = Callable[[str], Path]
@@ -57,6 +57,20 @@ def test_rotten_tomatoes_repeats_no_text(need: Need, local: Settings) -> None:
     assert isinstance(raw.train.samples, list)
     assert len(set(raw.train.samples)) == len(raw.train.samples) == 8_530
     assert raw.train.labels.bincount().tolist() == [4_265, 4_265]
+
+
+def test_bbc_news_repeats_no_text_and_has_a_fixed_test_split(need: Need, local: Settings) -> None:
+    need("bbc-news")
+    raw = bbc_news(local)
+    assert raw.class_names == ("business", "entertainment", "politics", "sports", "tech")
+    assert isinstance(raw.train.samples, list)
+    assert len(set(raw.train.samples)) == len(raw.train.samples) == 2_125
+    assert raw.train.labels.bincount().tolist() == [503, 369, 403, 503, 347]
+    assert raw.train.samples[0].startswith("Ad sales boost Time Warner profit Quarterly profits")
+    need("minilm-l6")
+    spec = DataSpec(name="bbc-news", options={"max_length": 8})
+    bundle = load(spec, local, ModelSpec(name="minilm-l6"))
+    assert (len(bundle.train), len(bundle.test)) == (1_699, 426)
 
 
 def test_fashion_mnist_is_whole(need: Need, local: Settings) -> None:

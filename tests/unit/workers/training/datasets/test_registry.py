@@ -105,7 +105,7 @@ def test_an_unknown_name_or_option_is_a_config_error(local: Settings) -> None:
 
 def test_a_missing_package_names_the_command(local: Settings, tmp_path: Path) -> None:
     bare = local.model_copy(update={"packages_dir": tmp_path / "none"})
-    for name in ("mnist5k", "fashion-mnist", "20newsgroups", "rotten-tomatoes"):
+    for name in ("mnist5k", "fashion-mnist", "20newsgroups", "rotten-tomatoes", "bbc-news"):
         with pytest.raises(DatasetInvalid, match=f"smartfrz data fetch {name}") as caught:
             load(DataSpec(name=name), bare, ModelSpec(name="minilm-l6"))
         assert caught.value.reason == "dataset_invalid"

@@ -76,6 +76,8 @@ def test_classes_that_do_not_match_the_data_name_both_numbers(local: Settings) -
         (ModelSpec(name="resnet-small", options={"wide": 2}), IMAGES, "model.options.wide"),
         (ModelSpec(name="vit-small", options={"patch": 5}), IMAGES, "must divide the image"),
         (ModelSpec(name="vit-small", options={"width": 10}), IMAGES, "multiple of heads"),
+        (ModelSpec(name="bert-small", options={"width": 30}), TaskInfo("text", 2, (64,)), "multiple of heads"),
+        (ModelSpec(name="bert-small"), TaskInfo("text", 2, (513,)), "at most 512"),
     ],
 )
 def test_what_cannot_work_is_a_config_error(spec: ModelSpec, task: TaskInfo, says: str, local: Settings) -> None:
