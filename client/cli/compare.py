@@ -42,7 +42,6 @@ def compare(
     from client.private_stack import StackError
     from workers.packages import DataPackageMissing
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # TERM stops the private stack too
     definition = out / "definition.json"
     if source is None and not report_only:
         raise fail("name a comparison file", USAGE)
@@ -100,6 +99,7 @@ def _run_all(
             with flags.client() as client:
                 screen.note(f"jobs go to {client.connection.url}; Ctrl-C leaves those under way to it")
                 return execute(runs, client, folder, workers=workers, again=again, screen=screen)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # TERM stops the private stack too
         packages = folder_of(ctx, dest)
         need_packages(runs, packages)
         ranks = max(ranks_of(run) for run in runs)

@@ -73,7 +73,7 @@ def execute(
     screen: Screen | None = None,
     done: Callable[[str], None] = lambda _: None,
     healthy: Callable[[], None] = lambda: None,
-    poll_seconds: float = 0.5,
+    poll_seconds: float = 1.0,
 ) -> Outcome:
     """Run in order, ``workers`` jobs at a time; a failed run does not stop the others.
 

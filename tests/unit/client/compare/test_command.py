@@ -1,10 +1,12 @@
-"""``smartfrz compare`` without training: what it refuses, and tables remade from a folder."""
+"""``smartfrz compare`` without training: what it refuses, tables remade from a folder, a service that is named."""
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import Result
@@ -13,6 +15,9 @@ from comparisons import definition, record, report
 from client.cli.compare import need_packages
 from client.compare import Folder, expand, parse
 from workers.packages import DataPackageMissing
+
+if TYPE_CHECKING:
+    from client.conftest import Service
 
 
 def test_tables_are_remade_from_the_folder(smartfrz: Callable[..., Result], tmp_path: Path) -> None:
@@ -64,3 +69,48 @@ def test_without_file_or_folder_it_says_so(smartfrz: Callable[..., Result], tmp_
 def test_missing_data_is_told_with_its_command(tmp_path: Path) -> None:
     with pytest.raises(DataPackageMissing, match="smartfrz data fetch mnist5k"):
         need_packages(expand(parse(definition())), tmp_path)
+
+
+def test_a_running_service_does_the_work_where_one_is_named(
+    smartfrz: Callable[..., Result], service: Service, in_background: Callable[..., Any], tmp_path: Path
+) -> None:
+    file, out = tmp_path / "c.json", tmp_path / "out"
+    file.write_text(json.dumps(definition(seeds=[0], arms={"full": {}, "linear": {"freeze.policy": "linear"}})))
+
+    def worker() -> None:
+        left, deadline = 2, time.monotonic() + 20
+        with service.client() as client:
+            while left and time.monotonic() < deadline:
+                for job in client.list(status=["queued"])["data"]:
+                    files = service.attempt(job["id"], service.start(job["id"]))
+                    (files.artifacts / "report.json").write_text(json.dumps(report(0.9, 100.0)))
+                    service.finish(job["id"])
+                    left -= 1
+
+    in_background(worker)
+    done = smartfrz("compare", str(file), "--out", str(out), "--workers", "2")
+    assert done.exit_code == 0, done.output
+    assert f"jobs go to {service.url}" in done.output
+    assert "2 of 2 runs" in done.output
+    assert not (out / "home").exists()
+
+
+def test_a_failed_run_is_an_exit_code_and_tables_are_written(
+    smartfrz: Callable[..., Result], service: Service, in_background: Callable[..., Any], tmp_path: Path
+) -> None:
+    file, out = tmp_path / "c.json", tmp_path / "out"
+    file.write_text(json.dumps(definition(seeds=[0], arms={"full": {}})))
+
+    def worker() -> None:
+        deadline = time.monotonic() + 20
+        with service.client() as client:
+            while not (queued := client.list(status=["queued"])["data"]) and time.monotonic() < deadline:
+                pass
+        service.start(queued[0]["id"])
+        service.finish(queued[0]["id"], "failed", reason="host_oom", message="too little memory")
+
+    in_background(worker)
+    done = smartfrz("compare", str(file), "--out", str(out))
+    assert done.exit_code == 1
+    assert "digits/full/0 failed: host_oom: too little memory" in done.output
+    assert "host_oom" in (out / "comparison.md").read_text()

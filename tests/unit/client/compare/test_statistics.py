@@ -6,7 +6,7 @@ import random
 from statistics import fmean
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.compare.statistics import bootstrap, difference, interpolate, ratio, stat
@@ -15,6 +15,7 @@ VALUES = st.floats(-100.0, 100.0, allow_nan=False)
 POINTS = st.dictionaries(st.integers(0, 1000).map(lambda n: n / 1000), VALUES, min_size=2, max_size=8)
 
 
+@settings(max_examples=40)
 @given(st.lists(VALUES, min_size=2, max_size=8))
 def test_the_interval_holds_the_mean_and_lies_within_the_values(values: list[float]) -> None:
     low, high = bootstrap(values)
@@ -24,6 +25,7 @@ def test_the_interval_holds_the_mean_and_lies_within_the_values(values: list[flo
     assert bootstrap(values) == (low, high)
 
 
+@settings(max_examples=20)
 @given(st.lists(VALUES, min_size=3, max_size=6), st.floats(-10, 10))
 def test_the_interval_moves_with_the_values(values: list[float], shift: float) -> None:
     low, high = bootstrap(values)
