@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import signal
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,7 +39,7 @@ def compare(
     a report under OUT is not run again, so that a broken comparison goes on with the same command.
     """
     from client.compare import ComparisonError, Folder, PlotsMissing, analyse, expand, load, write
-    from client.files import FolderInUse, sole_owner, write_json
+    from client.files import FolderInUse, write_json
     from client.private_stack import StackError
     from workers.packages import DataPackageMissing
 
@@ -50,8 +51,8 @@ def compare(
     try:
         comparison = load(source or str(definition))
         runs = expand(comparison)
-        with sole_owner(out, "comparison"):
-            folder = Folder(out)
+        folder = Folder(out)
+        with nullcontext() if report_only else folder.owned():  # a running one may be looked at
             failed = False
             if not report_only:
                 write_json(definition, comparison.document)
@@ -77,69 +78,25 @@ def compare(
 
 
 def _run_all(
-    ctx: typer.Context,
-    runs: Sequence[Run],
-    folder: Folder,
-    *,
-    workers: int,
-    again: bool,
-    dest: Path | None,
+    ctx: typer.Context, runs: Sequence[Run], folder: Folder, *, workers: int, again: bool, dest: Path | None
 ) -> Outcome:
     """With the service that was named, else with a private one."""
-    from client.compare import Outcome, execute
-    from client.compare.folder import standing
+    from client.compare import Outcome, execute, execute_privately
     from client.compare.progress import ConsoleScreen
-    from client.private_stack import forget_job, private_stack
 
-    if all(standing(run, folder.read(run), again=again) == "done" for run in runs):
-        return Outcome(before=[run.id for run in runs])
     flags = state(ctx)
     with ConsoleScreen(console()) as screen:
-        if named(flags):
-            with flags.client() as client:
-                screen.note(f"jobs go to {client.connection.url}; Ctrl-C leaves those under way to it")
-                return execute(runs, client, folder, workers=workers, again=again, screen=screen)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # TERM stops the private stack too
-        packages = folder_of(ctx, dest)
-        need_packages(runs, packages)
-        ranks = max(ranks_of(run) for run in runs)
-        count = "1 worker" if workers == 1 else f"{workers} workers"
-        screen.note(f"starting a private stack: store, window store, API, {count}")
-        with private_stack(folder.home, packages, workers=workers, ranks=ranks) as stack:
-            outcome = execute(
-                runs,
-                stack.client,
-                folder,
-                workers=workers,
-                again=again,
-                screen=screen,
-                done=lambda job_id: forget_job(stack.home, job_id),
-                healthy=stack.check,
-            )
-    if not outcome.failed:
-        shutil.rmtree(folder.home, ignore_errors=True)  # logs of failed jobs stay
-    return outcome
+        if not named(flags):
+            signal.signal(signal.SIGTERM, signal.default_int_handler)  # TERM stops the private stack too
+            packages = folder_of(ctx, dest)
+            return execute_privately(runs, folder, packages, workers=workers, again=again, screen=screen)
+        if not folder.unfinished(runs, again=again):
+            return Outcome(before=[run.id for run in runs])
+        with flags.client() as client:
+            screen.note(f"jobs go to {client.connection.url}; Ctrl-C leaves those under way to it")
+            return execute(runs, client, folder, workers=workers, again=again, screen=screen)
 
 
 def named(flags: State) -> bool:
     """Whether a running service was named; one that merely runs here is left to its own work."""
-    import os
-
     return bool(flags.url or os.environ.get("SMARTFRZ_URL"))
-
-
-def ranks_of(run: Run) -> int:
-    """DDP ranks that a run asks for."""
-    return int((run.spec.get("resources") or {}).get("processes_per_worker", 1))
-
-
-def need_packages(runs: Sequence[Run], folder: Path) -> None:
-    """Raises DataPackageMissing: before anything starts, and with the command that brings it."""
-    from workers.jobs.entries import DATASETS, MODELS
-    from workers.packages import locate
-
-    for run in runs:
-        for table, part in ((DATASETS, "data"), (MODELS, "model")):
-            entry = table.get(run.spec[part]["name"])
-            if entry is not None and entry.package:
-                locate(entry.package, folder)

@@ -5,7 +5,7 @@
     comparison = load("policies.json")
     runs = expand(comparison)
     folder = Folder(Path("runs/policies"))
-    execute(runs, client, folder)                      # resumable; each run is a job
+    execute_privately(runs, folder, packages)          # resumable; or execute(runs, client, folder) at a service
     document = analyse(comparison, runs, folder.results(runs))
     write(document, folder.root)                       # comparison.json, comparison.md, plots
 """
@@ -16,11 +16,14 @@ from client.compare.errors import ComparisonError, PlotsMissing
 from client.compare.execute import Outcome, check, execute
 from client.compare.expand import Run, expand
 from client.compare.folder import Folder
+from client.compare.private import execute_privately
+from client.compare.progress import ConsoleScreen
 from client.compare.write import write
 
 __all__ = [
     "Comparison",
     "ComparisonError",
+    "ConsoleScreen",
     "Folder",
     "Outcome",
     "PlotsMissing",
@@ -28,6 +31,7 @@ __all__ = [
     "analyse",
     "check",
     "execute",
+    "execute_privately",
     "expand",
     "load",
     "parse",

@@ -13,12 +13,13 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
 from client.compare.expand import Run
-from client.files import write_json
+from client.files import sole_owner, write_json
 from client.flows import Json
 
 Standing = Literal["done", "new", "changed", "failed", "again"]
@@ -30,6 +31,10 @@ class Folder:
     def __init__(self, root: Path) -> None:
         self.root, self.runs, self.home = root, root / "runs", root / "home"
         self.runs.mkdir(parents=True, exist_ok=True)
+
+    def owned(self) -> AbstractContextManager[None]:
+        """One command at a time works in it. Raises client.files.FolderInUse."""
+        return sole_owner(self.root, "comparison")
 
     def path(self, run: Run) -> Path:
         return self.runs / f"{run.id}.json"
@@ -51,6 +56,10 @@ class Folder:
         """By the run's id: records of just these specs, succeeded or failed."""
         found = {run.id: (run, self.read(run)) for run in runs}
         return {name: record for name, (run, record) in found.items() if record and record["digest"] == run.digest}
+
+    def unfinished(self, runs: Sequence[Run], *, again: bool = False) -> list[Run]:
+        """Those that are to be done."""
+        return [run for run in runs if standing(run, self.read(run), again=again) != "done"]
 
     def idempotency_key(self, run: Run, tries: int) -> str:
         """The same for the same spec, folder and number of earlier tries: an interrupted command finds its job again,

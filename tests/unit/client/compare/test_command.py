@@ -12,8 +12,8 @@ import pytest
 from click.testing import Result
 from comparisons import definition, record, report
 
-from client.cli.compare import need_packages
 from client.compare import Folder, expand, parse
+from client.compare.private import need_packages, ranks_of
 from workers.packages import DataPackageMissing
 
 if TYPE_CHECKING:
@@ -32,7 +32,11 @@ def test_tables_are_remade_from_the_folder(smartfrz: Callable[..., Result], tmp_
     assert (out / "comparison.md").exists()
     bounds = tmp_path / "bounds.json"
     bounds.write_text(json.dumps(definition(bounds=[{"arm": "linear", "measure": "flops_ratio", "at_most": 0.5}])))
-    again = smartfrz("compare", str(bounds), "--report-only", "--out", str(out))
+    with folder.owned():  # as by a comparison that is running
+        again = smartfrz("compare", str(bounds), "--report-only", "--out", str(out))
+        refused = smartfrz("compare", str(bounds), "--out", str(out))
+    assert refused.exit_code == 1
+    assert "another comparison is running" in refused.output
     assert "not met: digits: linear: flops_ratio (at most) 0.5: 1.0" in again.output
     assert json.loads((out / "definition.json").read_text()) == definition(), "report-only changes no definition"
 
@@ -69,6 +73,13 @@ def test_without_file_or_folder_it_says_so(smartfrz: Callable[..., Result], tmp_
 def test_missing_data_is_told_with_its_command(tmp_path: Path) -> None:
     with pytest.raises(DataPackageMissing, match="smartfrz data fetch mnist5k"):
         need_packages(expand(parse(definition())), tmp_path)
+
+
+def test_a_stack_has_room_for_the_ranks_of_a_run() -> None:
+    document = definition(seeds=[0], arms={"full": {}})
+    assert [ranks_of(run) for run in expand(parse(document))] == [1]
+    document["workloads"]["digits"]["resources"]["processes_per_worker"] = 2
+    assert [ranks_of(run) for run in expand(parse(document))] == [2]
 
 
 def test_a_running_service_does_the_work_where_one_is_named(
