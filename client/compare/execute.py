@@ -13,7 +13,7 @@ from client.compare.errors import ComparisonError, pointer_of
 from client.compare.expand import Run
 from client.compare.folder import Folder, standing
 from client.compare.progress import Screen, Silent, eta_seconds
-from client.errors import Invalid
+from client.errors import Invalid, Unavailable, Unreachable
 from client.flows import Json
 from workers.jobs.record import TERMINAL
 
@@ -22,6 +22,8 @@ _WHY = {
     "failed": "failed before; tried again",
     "again": "run again, as asked",
 }
+PATIENCE_SECONDS = 120.0
+"""How long a service may be away while jobs run in it: a part of it that died is started again."""
 Took = dict[tuple[str, str], list[float]]
 
 
@@ -32,14 +34,6 @@ class Outcome:
     before: list[str] = field(default_factory=list)
     succeeded: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _Active:
-    run: Run
-    began: float
-    tries: int
-    job: Json
 
 
 def check(runs: Sequence[Run], client: Client) -> None:
@@ -74,6 +68,7 @@ def execute(
     done: Callable[[str], None] = lambda _: None,
     healthy: Callable[[], None] = lambda: None,
     poll_seconds: float = 1.0,
+    patience_seconds: float = PATIENCE_SECONDS,
 ) -> Outcome:
     """Run in order, ``workers`` jobs at a time; a failed run does not stop the others.
 
@@ -85,10 +80,86 @@ def execute(
         healthy: called between looks; raises when waiting is in vain.
 
     Raises:
-        ComparisonError: a spec is refused; nothing was run. ClientError: the service does not answer.
+        ComparisonError: a spec is refused; nothing was run.
+        ClientError: the service does not answer, for longer than ``patience_seconds`` where it answered before.
     """
-    screen = screen or Silent()
-    outcome, took = Outcome(), _took(runs, folder)
+    screen, outcome = screen or Silent(), Outcome()
+    todo = _todo(runs, folder, again, screen, outcome)
+    if not todo:
+        return outcome
+    screen.note(f"{len(runs)} runs: {len(outcome.before)} done before, {len(todo)} to do")
+    check([run for run, _ in todo], client)
+    work, took = _Work(client, folder, todo, workers, patience_seconds), _took(runs, folder)
+    while work.todo or work.active:
+        healthy()
+        ended = work.look()
+        for item, record in ended:
+            folder.write(item.run, record)
+            if record["status"] == "succeeded":
+                outcome.succeeded.append(item.run.id)
+                took.setdefault((item.run.workload, item.run.arm), []).append(record["seconds"])
+                done(record["job_id"])
+            else:
+                outcome.failed.append(item.run.id)
+            del work.active[record["job_id"]]
+            left = [run for run, _ in work.todo] + [other.run for other in work.active.values()]
+            eta = eta_seconds(left, took, workers) if left else None
+            screen.ended(item.run, record, len(runs) - len(left), len(runs), eta)
+        screen.running([(item.run, item.job) for item in work.active.values()])
+        if not ended:
+            time.sleep(poll_seconds)
+    return outcome
+
+
+@dataclass(slots=True)
+class _Active:
+    """A job under way; ``began`` on the monotonic clock."""
+
+    run: Run
+    began: float
+    tries: int
+    job: Json
+
+
+class _Work:
+    """What is to be done and what is under way: ``todo`` with the number of earlier tries, ``active`` by job."""
+
+    def __init__(
+        self, client: Client, folder: Folder, todo: deque[tuple[Run, int]], workers: int, patience_seconds: float
+    ) -> None:
+        self.todo, self.active = todo, dict[str, _Active]()
+        self._client, self._folder, self._workers = client, folder, workers
+        self._patience, self._heard = patience_seconds, time.monotonic()
+
+    def look(self) -> list[tuple[_Active, Json]]:
+        """Submit while there is room; jobs that have ended, which stay ``active``, each with its record.
+
+        Raises:
+            ClientError: no answer for longer than the patience.
+        """
+        ended: list[tuple[_Active, Json]] = []
+        try:
+            while self.todo and len(self.active) < self._workers:
+                self._submit()
+            for item in self.active.values():
+                item.job = self._client.get(item.job["id"])
+                if item.job["status"] in TERMINAL:
+                    ended.append((item, _collect(self._client, item, self._folder) | {"workers": self._workers}))
+            self._heard = time.monotonic()
+        except (Unreachable, Unavailable):
+            if time.monotonic() - self._heard > self._patience:
+                raise
+        return ended
+
+    def _submit(self) -> None:
+        run, tries = self.todo[0]
+        job = self._client.submit(run.spec, idempotency_key=self._folder.idempotency_key(run, tries))
+        self.active[job["id"]] = _Active(run, time.monotonic(), tries, job)
+        self.todo.popleft()
+
+
+def _todo(runs: Sequence[Run], folder: Folder, again: bool, screen: Screen, outcome: Outcome) -> deque[tuple[Run, int]]:
+    """Runs to do, each with the number of earlier tries; says why where there was a report already."""
     todo: deque[tuple[Run, int]] = deque()
     for run in runs:
         record = folder.read(run)
@@ -99,37 +170,7 @@ def execute(
         if why != "new":
             screen.note(f"{run.id}: {_WHY[why]}")
         todo.append((run, int((record or {}).get("tries", 0))))
-    if not todo:
-        return outcome
-    screen.note(f"{len(runs)} runs: {len(outcome.before)} done before, {len(todo)} to do")
-    check([run for run, _ in todo], client)
-    active: dict[str, _Active] = {}
-    while todo or active:
-        healthy()
-        while todo and len(active) < workers:
-            run, tries = todo.popleft()
-            job = client.submit(run.spec, idempotency_key=folder.idempotency_key(run, tries))
-            active[job["id"]] = _Active(run, time.monotonic(), tries, job)
-        for job_id, item in list(active.items()):
-            item.job = client.get(job_id)
-            if item.job["status"] not in TERMINAL:
-                continue
-            del active[job_id]
-            record = _collect(client, item, folder) | {"workers": workers}
-            folder.write(item.run, record)
-            if record["status"] == "succeeded":
-                outcome.succeeded.append(item.run.id)
-                took.setdefault((item.run.workload, item.run.arm), []).append(record["seconds"])
-                done(job_id)
-            else:
-                outcome.failed.append(item.run.id)
-            left = [run for run, _ in todo] + [other.run for other in active.values()]
-            eta = eta_seconds(left, took, workers) if left else None
-            screen.ended(item.run, record, len(runs) - len(left), len(runs), eta)
-        screen.running([(item.run, item.job) for item in active.values()])
-        if active:
-            time.sleep(poll_seconds)
-    return outcome
+    return todo
 
 
 def _took(runs: Sequence[Run], folder: Folder) -> Took:

@@ -35,42 +35,55 @@ def accuracy_figure(document: Json, workload: str) -> Figure | None:
         _calendar(axis, rows, measure)
         others = [row for row in rows if row["kind"] in ("early-stop", "policy")]
         for position, row in enumerate(others):
-            _point(axis, row, measure, position)
+            _point(axis, row, measure, position, of=len(document["seeds"][workload]))
         axis.set_xlabel(label)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
         axis.margins(0.08, 0.1)
     axes[0].set_ylabel("test accuracy, %")
-    seeds = document["seeds"][workload]
-    bars = (
-        "" if len(seeds) < 2 else "; bars and band: 95 % bootstrap interval of the difference to full, paired by seed"
-    )
-    figure.suptitle(f"{workload}: means of {_count(len(seeds), 'seed')}{bars}", fontsize=9)
+    if (floor := _floor(rows)) is not None:
+        axes[0].set_ylim(bottom=floor)
+    bars = any((row["accuracy_difference"] or {}).get("low") is not None for row in rows)
+    how = "; bars: 95 % bootstrap interval of the difference to full, paired by seed" if bars else ""
+    count = _count(len(document["seeds"][workload]), "seed")
+    figure.suptitle(f"{workload}: means over {count}{how}", fontsize=9)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", fontsize=SMALL, frameon=False)
     return figure
 
 
+def _floor(rows: Sequence[Json]) -> float | None:
+    """Where the figure ends below, in percent: much shortened training would else squeeze what is compared into a line.
+    ``None``: it shows all."""
+    heights = [height for row in rows if row["kind"] != "shorter" for height in _heights(row)]
+    floor = min(heights) - max(1.0, 0.6 * (max(heights) - min(heights)))
+    lowest = min(height for row in rows for height in _heights(row))
+    return floor if len(heights) > 3 and lowest < floor else None
+
+
 def _calendar(axis: Axes, rows: Sequence[Json], measure: str) -> None:
-    """Full training and its shortened forms: the curve that freezing has to beat."""
+    """Full training and its shortened forms: the curve to beat. In order of length, whatever the clock said."""
     points = sorted(
-        (row[measure]["mean"], *_heights(row), row["kind"])
+        (row["flops_ratio"]["mean"], row[measure]["mean"], *_heights(row), row["kind"])
         for row in rows
-        if row["kind"] in ("full", "shorter") and row[measure]
+        if row["kind"] in ("full", "shorter") and row["flops_ratio"] and row[measure]
     )
     if not points:
         return
-    x, y, low, high, kinds = zip(*points, strict=True)
+    _, x, y, low, high, kinds = zip(*points, strict=True)
     if len(points) > 1:
-        axis.fill_between(x, low, high, color=CALENDAR, alpha=0.13, linewidth=0)
-        axis.plot(x, y, color=CALENDAR, marker=".", markersize=6, linewidth=1.2, label="full, schedule shortened")
+        error = [[a - b for a, b in zip(y, low, strict=True)], [b - a for a, b in zip(y, high, strict=True)]]
+        label = "full, schedule shortened"
+        axis.errorbar(
+            x, y, yerr=error, color=CALENDAR, marker=".", linewidth=1.2, elinewidth=0.9, capsize=2, label=label
+        )
     if "full" in kinds:
         at = kinds.index("full")
         axis.axhline(y[at], color=CALENDAR, linewidth=0.8, linestyle=":")
-        axis.plot(x[at], y[at], color="black", marker="*", markersize=13, linestyle="none", label="full")
+        axis.plot(x[at], y[at], color="black", marker="*", markersize=12, linestyle="none", label="full", zorder=4)
 
 
-def _point(axis: Axes, row: Json, measure: str, position: int) -> None:
+def _point(axis: Axes, row: Json, measure: str, position: int, *, of: int) -> None:
     if not row[measure]:
         return
     y, low, high = _heights(row)
@@ -86,7 +99,7 @@ def _point(axis: Axes, row: Json, measure: str, position: int) -> None:
         linestyle="none",
         elinewidth=1.1,
         capsize=2.5,
-        label=row["arm"],
+        label=_named(row["arm"], row["n"], of),
         zorder=3,
     )
 
@@ -105,7 +118,7 @@ def timeline_figure(document: Json, workload: str) -> Figure | None:
     found = [timeline for timeline in document["timelines"] if timeline["workload"] == workload]
     if not found:
         return None
-    columns = min(3, len(found))
+    columns, of = min(3, len(found)), len(document["seeds"][workload])
     lines = math.ceil(len(found) / columns)
     height = 1.4 + 0.13 * max(12, min(MOST_LABELS, max(len(one["units"]) for one in found))) + 0.6
     figure = Figure(figsize=(2.0 + 3.3 * columns, 0.6 + height * lines), layout="constrained")
@@ -115,12 +128,11 @@ def timeline_figure(document: Json, workload: str) -> Figure | None:
         if position >= len(found):
             axis.set_axis_off()
             continue
-        mesh = _panel(axis, found[position], labels=_needs_labels(found, position, columns))
+        mesh = _panel(axis, found[position], of=of, labels=_needs_labels(found, position, columns))
         if position + columns >= len(found):
             axis.set_xlabel("optimizer steps")
     bar = figure.colorbar(mesh, ax=grid, shrink=0.7, aspect=35, pad=0.01)
-    seeds = document["seeds"][workload]
-    bar.set_label(f"share of {_count(len(seeds), 'seed')} that have it frozen", fontsize=SMALL)
+    bar.set_label("share of the seeds that have it frozen", fontsize=SMALL)
     bar.ax.tick_params(labelsize=SMALL)
     figure.suptitle(f"{workload}: what is frozen when; units in execution order, the input at the bottom", fontsize=9)
     return figure
@@ -131,7 +143,7 @@ def _needs_labels(found: Sequence[Json], position: int, columns: int) -> bool:
     return position % columns == 0 or found[position]["units"] != found[position - 1]["units"]
 
 
-def _panel(axis: Axes, timeline: Json, *, labels: bool) -> Any:
+def _panel(axis: Axes, timeline: Json, *, of: int, labels: bool) -> Any:
     edges, shares = frozen_share(timeline)
     count = len(shares)
     mesh = axis.pcolormesh(edges, range(count + 1), shares, cmap="Blues", vmin=0.0, vmax=1.0, rasterized=True)
@@ -141,7 +153,7 @@ def _panel(axis: Axes, timeline: Json, *, labels: bool) -> Any:
     names = short_names(timeline["units"])
     axis.set_yticklabels([names[place] if labels else "" for place in places], fontsize=6)
     axis.tick_params(axis="x", labelsize=SMALL)
-    axis.set_title(timeline["arm"], fontsize=9)
+    axis.set_title(_named(timeline["arm"], len(timeline["changes"]), of), fontsize=9)
     return mesh
 
 
@@ -155,6 +167,11 @@ def _short(name: str) -> str:
         return name
     kept = name[1 - LONGEST_LABEL :]
     return "…" + (kept[kept.index(".") + 1 :] if "." in kept else kept)
+
+
+def _named(arm: str, n: int, of: int) -> str:
+    """An arm that lacks seeds says so."""
+    return arm if n == of else f"{arm} (n = {n})"
 
 
 def _count(number: int, what: str) -> str:

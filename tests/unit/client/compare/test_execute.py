@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from comparisons import definition, report
 
+from client.api import Client
 from client.compare import ComparisonError, Folder, execute, expand, parse
 from client.compare.folder import standing
 from client.compare.progress import Silent, eta_seconds
+from client.errors import Unreachable
 
 if TYPE_CHECKING:
     from client.conftest import Service
@@ -149,6 +151,31 @@ def test_what_the_service_refuses_is_refused_before_anything_runs(go: Callable[.
         go(worker, definition(arms=arms))
     assert caught.value.pointer == "/arms/static"
     assert worker.did == []
+
+
+@pytest.mark.parametrize(("patience", "comes_through"), [(60.0, True), (0.0, False)])
+def test_a_service_may_be_away_for_a_while(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience: float, comes_through: bool
+) -> None:
+    away = iter([True, True, False, True])
+    get = Client.get
+
+    def sometimes(client: Client, job_id: str) -> Any:
+        if next(away, False):
+            raise Unreachable("no answer")
+        return get(client, job_id)
+
+    monkeypatch.setattr(Client, "get", sometimes)
+    runs = expand(parse(definition(arms=ARMS, seeds=[0])))
+    folder, worker = Folder(tmp_path / "out"), Worker(service)
+    with service.client() as client:
+        if comes_through:
+            outcome = execute(runs, client, folder, healthy=worker, poll_seconds=0.01, patience_seconds=patience)
+            assert outcome.succeeded == ["digits--full--0", "digits--linear--0"]
+            assert worker.did == ["digits/full/0", "digits/linear/0"]
+        else:
+            with pytest.raises(Unreachable):
+                execute(runs, client, folder, healthy=worker, poll_seconds=0.01, patience_seconds=patience)
 
 
 def test_standing_of_a_run() -> None:

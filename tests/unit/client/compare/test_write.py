@@ -70,16 +70,6 @@ def test_without_matplotlib_all_but_the_plots_is_written(tmp_path: Path, monkeyp
     assert "![" not in (tmp_path / "comparison.md").read_text()
 
 
-def test_long_names_lose_whole_parts_in_front() -> None:
-    from client.compare.plots import short_names
-
-    assert short_names(["stem", "encoder.encoder.layer.0.attention.output.dense", "x" * 50]) == [
-        "stem",
-        "…layer.0.attention.output.dense",
-        "…" + "x" * 35,
-    ]
-
-
 def test_a_difference_of_fewer_seeds_says_of_how_many(tmp_path: Path) -> None:
     comparison = parse(definition())
     runs = expand(comparison)

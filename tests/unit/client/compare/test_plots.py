@@ -1,0 +1,72 @@
+"""What the figures show, read from the figures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comparisons import UNITS, definition, report, results
+
+from client.compare import analyse, expand, parse
+from client.compare.plots import accuracy_figure, short_names, timeline_figure
+
+ACCURACY = {"full": 0.9, "shorter-0.5": 0.3, "shorter-0.75": 0.88, "early-stop": 0.87, "linear": 0.895}
+FLOPS = {"full": 100.0, "shorter-0.5": 50.0, "shorter-0.75": 75.0, "early-stop": 80.0, "linear": 60.0}
+
+
+def document(missing: tuple[tuple[str, int], ...] = (), accuracy: dict[str, float] = ACCURACY) -> dict[str, Any]:
+    comparison = parse(definition())
+    runs = expand(comparison)
+    reports = {
+        (run.arm, run.seed): report(
+            accuracy[run.arm] + run.seed / 100,
+            FLOPS[run.arm],
+            history=[(40, UNITS[:2], [])] if run.arm == "linear" else (),
+        )
+        for run in runs
+        if (run.arm, run.seed) not in missing
+    }
+    return analyse(comparison, runs, results(runs, reports))
+
+
+def test_every_arm_is_named_once_and_axes_have_labels() -> None:
+    figure = accuracy_figure(document(missing=(("linear", 1),)), "digits")
+    assert figure is not None
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert sorted(names) == ["early-stop", "full", "full, schedule shortened", "linear (n = 1)"]
+    flops, wall = figure.axes
+    assert flops.get_ylabel() == "test accuracy, %"
+    assert flops.get_xlabel() == "training FLOPs / full training's (estimated)"
+    assert wall.get_xlabel() == "wall time / full training's (measured)"
+
+
+def test_much_shortened_training_does_not_squeeze_the_rest() -> None:
+    figure = accuracy_figure(document(), "digits")
+    near = accuracy_figure(document(accuracy=ACCURACY | {"shorter-0.5": 0.87}), "digits")
+    assert figure is not None
+    assert near is not None
+    assert 80 < figure.axes[0].get_ylim()[0] < 87
+    assert near.axes[0].get_ylim()[0] < 87.5, "the whole curve is shown where there is room"
+
+
+def test_a_panel_for_each_arm_that_froze() -> None:
+    figure = timeline_figure(document(), "digits")
+    assert figure is not None
+    panel, bar = figure.axes
+    assert panel.get_title() == "linear"
+    assert [label.get_text() for label in panel.get_yticklabels()] == UNITS
+    assert bar.get_ylabel() == "share of the seeds that have it frozen"
+
+
+def test_without_runs_there_is_no_figure() -> None:
+    comparison = parse(definition())
+    empty = analyse(comparison, expand(comparison), {})
+    assert accuracy_figure(empty, "digits") is None
+    assert timeline_figure(empty, "digits") is None
+
+
+def test_long_names_lose_whole_parts_in_front() -> None:
+    assert short_names(["stem", "encoder.encoder.layer.0.attention.output.dense", "x" * 50]) == [
+        "stem",
+        "…layer.0.attention.output.dense",
+        "…" + "x" * 35,
+    ]
