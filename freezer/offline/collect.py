@@ -96,7 +96,7 @@ def collect(
     batches = iter(training.batches)
     for step in range(total + 1):
         if step:
-            losses.append(_train_step(training, next(batches)))
+            losses.append(train_step(training, next(batches)))
         if step % every == 0:
             rows.append(_row(sampler.sample(names), names))
             steps.append(step)
@@ -138,7 +138,8 @@ def similarity_to_finished(grams: dict[int, dict[str, list[Tensor]]], names: Seq
     return torch.tensor(steps), torch.tensor(rows)
 
 
-def _train_step(training: Training, batch: Any) -> float:
+def train_step(training: Training, batch: Any) -> float:
+    """One optimizer step; its loss."""
     training.model.train()
     loss = training.loss(training.model, batch)
     training.optimizer.zero_grad(set_to_none=True)

@@ -10,7 +10,7 @@ import json
 import multiprocessing
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,7 @@ def _collect_one(spec: RunSpec, settings: Settings, corpus: Path) -> None:
 
 
 def _cut(run: RunSpec, steps: int) -> RunSpec:
-    return RunSpec(**{**asdict(run), "max_steps": steps})
+    return replace(run, max_steps=steps)
 
 
 def _label(options: argparse.Namespace) -> None:

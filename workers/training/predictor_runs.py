@@ -6,15 +6,15 @@ optimizers. What is evaluated is always a network (or a data set) of which the p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from freezer.offline.collect import RunPlan, Training
+from freezer.offline.collect import RunPlan, Training, train_step
 from workers.jobs.spec import DataSpec, LrScheduleSpec, ModelSpec, OptimizerSpec
 from workers.settings import Settings
 from workers.training import datasets, models
@@ -29,7 +29,13 @@ PROBE_BATCHES = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
-    """One run in numbers. ``held_out`` is the share of *training* data kept for the similarity probe."""
+    """One run in numbers.
+
+    Attributes:
+        held_out: share of *training* data kept for the similarity probe.
+        options: of the data set.
+        start: trained to its end first, unrecorded; this run fine-tunes what came of it.
+    """
 
     model: str
     data: str
@@ -43,7 +49,8 @@ class RunSpec:
     pretrained: bool = False
     train_size: int | None = None
     test_size: int | None = None
-    max_length: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    start: RunSpec | None = None
     max_steps: int | None = None
     weight_decay: float = 0.0
     held_out: float = 0.1
@@ -61,10 +68,25 @@ def _image(model: str, data: str, seed: int, epochs: int, optimizer: str, lr: fl
 
 
 def _text(data: str, seed: int, lr: float, max_length: int, steps: int, **more: Any) -> RunSpec:
-    values = {"pretrained": True, "weight_decay": 0.01, **more}
+    values = {"model": "minilm-l6", "pretrained": True, "weight_decay": 0.01, "test_size": 500, **more}
     return RunSpec(
-        model="minilm-l6", data=data, seed=seed, epochs=100, batch_size=16, optimizer="adamw", lr=lr,
-        max_length=max_length, max_steps=steps, test_size=500, **values,
+        data=data, seed=seed, epochs=100, batch_size=16, optimizer="adamw", lr=lr,
+        options={"max_length": max_length}, max_steps=steps, **values,
+    )  # fmt: skip
+
+
+def _large(seed: int, optimizer: str, lr: float, steps: int, **more: Any) -> RunSpec:
+    return RunSpec(
+        model="efficientnet-lite0", data="fashion-mnist", seed=seed, epochs=100, batch_size=32, optimizer=optimizer,
+        lr=lr, max_steps=steps, pretrained=True, train_size=2000, test_size=500, held_out=0.08,
+        options={"size": 64, "channels": 3}, **more,
+    )  # fmt: skip
+
+
+def _half(seed: int, classes: range, size: int, epochs: int, optimizer: str, lr: float, **more: Any) -> RunSpec:
+    return RunSpec(
+        model="resnet-small", data="fashion-mnist", seed=seed, epochs=epochs, batch_size=32, optimizer=optimizer, lr=lr,
+        train_size=size, test_size=1000, options={"classes": list(classes)}, **more,
     )  # fmt: skip
 
 
@@ -92,13 +114,20 @@ RUNS: tuple[RunSpec, ...] = (
     _text("20newsgroups", 0, 2e-4, 40, 150, train_size=1600),
     _text("20newsgroups", 1, 1e-4, 40, 240, train_size=1600, schedule="constant", warmup_ratio=0.05),
     _text("20newsgroups", 10, 5e-4, 40, 240, train_size=3200, pretrained=False, warmup_ratio=0.1),
+    _text("bbc-news", 0, 1e-4, 48, 120, train_size=1100, test_size=None),
+    _text("20newsgroups", 0, 1e-3, 40, 400, model="bert-small", pretrained=False, train_size=3200, warmup_ratio=0.1),
+    _text("rotten-tomatoes", 0, 5e-4, 32, 300, model="bert-small", pretrained=False, train_size=3200),
+    _large(0, "adamw", 5e-4, 120),
+    _large(1, "sgd", 0.02, 90, schedule="constant"),
+    _half(20, range(5, 10), 1500, 8, "sgd", 0.02, start=_half(20, range(5), 4000, 4, "sgd", 0.05)),
+    _half(21, range(5, 10), 800, 6, "adamw", 5e-4, start=_half(21, range(5), 4000, 4, "adamw", 2e-3)),
 )
-"""Seeds of ten and more: the network from random initialisation where the others are pre-trained."""
+"""Seeds of 10 and more: from random initialisation what others are fine-tuned from; 20 and more: fine-tuned on half of
+the classes after the other half."""
 
 
 def plan(spec: RunSpec, settings: Settings) -> RunPlan:
     """The run as :func:`freezer.offline.collect.collect` wants it; nothing is loaded before it starts."""
-    recipe = {field: getattr(spec, field) for field in RunSpec.__dataclass_fields__}
     return RunPlan(
         name=spec.name,
         network=spec.model,
@@ -106,7 +135,7 @@ def plan(spec: RunSpec, settings: Settings) -> RunPlan:
         seed=spec.seed,
         pretrained=spec.pretrained,
         make=lambda: make(spec, settings),
-        recipe=recipe,
+        recipe=asdict(spec),
     )
 
 
@@ -119,13 +148,15 @@ def make(spec: RunSpec, settings: Settings) -> Training:
             train_size=spec.train_size,
             test_size=spec.test_size,
             validation_ratio=spec.held_out,
-            options={"max_length": spec.max_length} if spec.max_length is not None else {},
+            options=dict(spec.options),
         ),
         settings,
         model_spec,
     )
     torch.manual_seed(spec.seed)
     model = models.build(model_spec, bundle.task, settings, seed=spec.seed)
+    if spec.start is not None:
+        model.load_state_dict(_finished(spec.start, settings))
     optimizer = make_optimizer(
         model, OptimizerSpec.model_validate({"name": spec.optimizer, "lr": spec.lr, "weight_decay": spec.weight_decay})
     )
@@ -142,6 +173,14 @@ def make(spec: RunSpec, settings: Settings) -> Training:
         outcome=lambda trained: {"test_accuracy": accuracy(trained, bundle.test)},
         grad_clip=1.0,
     )
+
+
+def _finished(spec: RunSpec, settings: Settings) -> dict[str, Tensor]:
+    """Weights at the end of a run that is not recorded."""
+    training = make(spec, settings)
+    for batch in training.batches:
+        train_step(training, batch)
+    return training.model.state_dict()
 
 
 def _batches(
