@@ -1,0 +1,70 @@
+"""``python -m benchmarks.policies [--quick] [--json FILE|-] [--report-only] [--workload W ...] [--arm A ...]``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from benchmarks.policies.judge import judge
+from client.compare import ConsoleScreen, Folder, analyse, execute_privately, expand, parse, write
+from client.files import write_json
+from workers.settings import Settings
+
+HERE = Path(__file__).parent
+RESULT = HERE.parent / "results" / "policies.json"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one workload from scratch, one fine-tuned, both tiny")
+    parser.add_argument("--workload", action="append", help="some; what else has been run is judged all the same")
+    parser.add_argument("--arm", action="append", help="some")
+    parser.add_argument("--seed", type=int, action="append", help="some")
+    parser.add_argument("--workers", type=int, default=1, help="jobs at a time; more than one spoils seconds")
+    parser.add_argument("--runs", type=Path, default=Path("runs/bench-policies"))
+    parser.add_argument("--report-only", action="store_true", help="run nothing")
+    parser.add_argument("--json", metavar="FILE", help="print the measures there too; - for stdout")
+    options = parser.parse_args()
+    document = json.loads((HERE / ("quick.json" if options.quick else "workloads.json")).read_text(encoding="utf-8"))
+    kinds: dict[str, str] = document.pop("kinds")
+    comparison = parse(document)
+    runs = expand(comparison)
+    root = options.runs / ("quick" if options.quick else "whole")
+    folder = Folder(root)
+    console = Console(stderr=True)
+    with folder.owned():
+        if not options.report_only:
+            chosen = [run for run in runs if _wanted(run, options)]
+            with ConsoleScreen(console) as screen:
+                execute_privately(chosen, folder, Settings().packages, workers=options.workers, screen=screen)
+        analysed = analyse(comparison, runs, folder.results(runs))
+        write(analysed, root)
+    listed = judge(analysed["table"], kinds)
+    if not options.quick:
+        command = "python -m benchmarks.policies"
+        write_json(RESULT, {"command": command, "measures": listed, "kinds": kinds, **analysed})
+    for row in listed:
+        print(f"{row['measure']:<84} {row['value']!s:>8} {row['bound']:>7} {row['ok']}", file=sys.stderr)
+    text = json.dumps(listed, indent=1)
+    if options.json == "-":
+        print(text)
+    elif options.json:
+        Path(options.json).write_text(text + "\n", encoding="utf-8")
+    return 0
+
+
+def _wanted(run: Any, options: argparse.Namespace) -> bool:
+    return (
+        (options.workload is None or run.workload in options.workload)
+        and (options.arm is None or run.arm in options.arm)
+        and (options.seed is None or run.seed in options.seed)
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
