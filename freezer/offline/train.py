@@ -24,6 +24,7 @@ DEFAULTS: dict[str, dict[str, object]] = {
     "smartfrz": {"width": 48, "heads": 4, "dropout": 0.1, "context": True, "pool": "attention"},
     "smartfrz-paper": {},
     "progress-only": {},
+    "linear": {},
 }
 
 

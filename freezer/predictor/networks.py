@@ -190,8 +190,30 @@ class ProgressPredictor(Predictor):
         return self.linear(prior_terms(*inputs[0].unbind(1))).squeeze(1)  # type: ignore[no-any-return]
 
 
+class LinearPredictor(Predictor):
+    """For comparison: a logistic model of the newest token, the tokens' mean over time, and the context."""
+
+    architecture = "linear"
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(config)
+        self.linear = nn.Sequential(
+            nn.BatchNorm1d(2 * features.TOKENS + features.CONTEXT, affine=False, momentum=None),
+            nn.Linear(2 * features.TOKENS + features.CONTEXT, 1),
+        )
+
+    def prepare(self, windows: Sequence[Window]) -> tuple[Tensor, ...]:
+        return features.batch(windows)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        tokens, mask, contexts = inputs
+        mean = (tokens * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+        logits: Tensor = self.linear(torch.cat([tokens[:, -1], mean, contexts], 1)).squeeze(1)
+        return logits
+
+
 ARCHITECTURES: dict[str, type[Predictor]] = {
-    kind.architecture: kind for kind in (AttentionPredictor, PaperPredictor, ProgressPredictor)
+    kind.architecture: kind for kind in (AttentionPredictor, PaperPredictor, ProgressPredictor, LinearPredictor)
 }
 
 
