@@ -47,6 +47,25 @@ class Summary:
         return [str(run[scheme]) for run in self.runs]
 
 
+def merged(old: Summary, new: Summary) -> Summary:
+    """``new`` with what ``old`` has of other predictors, if the windows are the same; else ``new``."""
+    same = (
+        [run["name"] for run in old.runs] == [run["name"] for run in new.runs]
+        and torch.equal(old.run, new.run)
+        and torch.equal(old.unit, new.unit)
+        and torch.equal(old.snapshots, new.snapshots)
+        and torch.equal(old.labels, new.labels)
+    )
+    if not same:
+        return new
+    scores = {s: {**old.probabilities.get(s, {}), **table} for s, table in new.probabilities.items()}
+    about = {
+        **new.about,
+        "earlier": [*old.about.get("earlier", []), {k: v for k, v in old.about.items() if k != "earlier"}],
+    }
+    return Summary(new.runs, new.run, new.unit, new.progress, new.snapshots, new.labels, scores, about)
+
+
 def save_summary(path: Path, summary: Summary) -> None:
     """Write the file, complete or not at all."""
     tensors = {

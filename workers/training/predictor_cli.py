@@ -22,7 +22,7 @@ from freezer.offline.corpus import load_run, run_names
 from freezer.offline.crossval import train
 from freezer.offline.evaluate import checks, evaluate
 from freezer.offline.label import Rule, label_corpus, positive_share
-from freezer.offline.summary import load_summary, save_summary
+from freezer.offline.summary import load_summary, merged, save_summary
 from freezer.offline.train import DEFAULTS, Recipe, prepare, readable
 from freezer.offline.windows import Example, load_examples
 from freezer.predictor.model import WEIGHTS, save_predictor
@@ -79,7 +79,9 @@ def _parser() -> argparse.ArgumentParser:
         "--architecture", action="append", choices=sorted(DEFAULTS), help="some; default: those that are published"
     )
     step.add_argument("--weights", type=Path, help="keep the predictor that never saw a network here, for each network")
-    step.add_argument("--out", type=Path, default=SUMMARY, help="summary of all left-out scores")
+    step.add_argument(
+        "--out", type=Path, default=SUMMARY, help="summary of all left-out scores; what it has of others stays"
+    )
 
     step = steps.add_parser("train", parents=[shared, learning], help="train a predictor on all recorded runs")
     step.add_argument("--architecture", choices=sorted(DEFAULTS), default="smartfrz")
@@ -168,6 +170,8 @@ def _crossval(options: argparse.Namespace) -> None:
         about=about,
         say=_say,
     )
+    if options.out.is_file():
+        summary = merged(load_summary(options.out), summary)
     save_summary(options.out, summary)
     _say(f"written to {options.out}")
 

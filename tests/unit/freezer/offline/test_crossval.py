@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from freezer.errors import PredictorError
 from freezer.offline.crossval import LeftOut, honest_probabilities, leave_one_out, train
 from freezer.offline.evaluate import checks, evaluate
-from freezer.offline.summary import Summary, load_summary, save_summary
+from freezer.offline.summary import Summary, load_summary, merged, save_summary
 from freezer.offline.train import DEFAULTS, Prepared, Recipe, prepare, readable
 from freezer.offline.windows import Example
 from tests.unit.freezer.offline.made_up import made
@@ -72,6 +73,15 @@ def test_a_summary_comes_back_as_it_was(summary: Summary, tmp_path: Path) -> Non
     assert torch.equal(back.probabilities["dataset"]["smartfrz"], summary.probabilities["dataset"]["smartfrz"])
     with pytest.raises(PredictorError, match="predictor crossval"):
         load_summary(tmp_path / "none.safetensors")
+
+
+def test_scores_of_another_predictor_are_added_to_the_same_windows(summary: Summary) -> None:
+    alone = dataclasses.replace(summary, probabilities={"network": {"x": summary.progress}, "dataset": {}})
+    both = merged(summary, alone)
+    assert set(both.probabilities["network"]) == {"smartfrz", "progress-only", "x"}
+    assert both.about["earlier"] == [{"made": "up"}]
+    others = dataclasses.replace(alone, labels=~alone.labels)
+    assert set(merged(summary, others).probabilities["network"]) == {"x"}
 
 
 def test_nothing_is_chosen_on_the_group_that_is_scored() -> None:
