@@ -35,6 +35,7 @@ def choices(draw: Draw) -> Iterator[tuple[str, str, dict[str, Any], list[Example
     mixed = draw(None)
     yield "smartfrz", "smartfrz", default, mixed
     yield "control: progress-only", "progress-only", {}, mixed
+    yield "linear part: none", "smartfrz", {**default, "linear": False}, mixed
     for pool, name in (("mean", "mean over time"), ("newest", "newest token alone")):
         yield f"attention -> {name}", "smartfrz", {**default, "pool": pool}, mixed
     yield "attention -> linear model", "linear", {}, mixed

@@ -61,9 +61,9 @@ class Predictor(nn.Module):
 class AttentionPredictor(Predictor):
     """Multi-head attention over time: the newest token asks, all tokens of the window answer.
 
-    Config: ``width``, ``heads``, ``dropout``; ``context``: names of what else is read, of
-    :data:`freezer.predictor.features.CONTEXT_NAMES`, or a bool for all or none; ``pool``: ``attention``, or for
-    comparison ``mean`` (over time) or ``newest``.
+    Config: ``width``, ``heads``, ``dropout``; ``linear``: whether a logistic model of the tokens stands beside it;
+    ``context``: names of what else is read, of :data:`freezer.predictor.features.CONTEXT_NAMES`, or a bool for all or
+    none; ``pool``: ``attention``, or for comparison ``mean`` (over time) or ``newest``.
     """
 
     architecture = "smartfrz"
@@ -99,6 +99,11 @@ class AttentionPredictor(Predictor):
         )
         # What the clock and the depth alone say, beside which the weights are the evidence.
         self.prior = nn.Linear(PRIOR_TERMS, 1) if {"progress", "depth"} <= set(names) else None
+        # A logistic model of the tokens, which generalises best; the attention adds what it cannot say.
+        self.linear = nn.Linear(2 * features.TOKENS + extra, 1) if config.get("linear", False) else None
+        if self.linear is not None:
+            nn.init.zeros_(self.linear.weight)
+            nn.init.zeros_(self.linear.bias)
         if self.prior is not None:  # training starts from the prior alone and adds only what the weights teach
             last = self.head[-1]
             assert isinstance(last, nn.Linear)
@@ -118,12 +123,12 @@ class AttentionPredictor(Predictor):
         tokens, mask, contexts = inputs
         cut = features.TOKENS
         # Clamped: one unit with an odd scale must not leave the range seen in training.
-        x = self.embed(((tokens - self.mean[:cut]) / self.spread[:cut]).clamp(-5, 5))
-        parts = [self._over_time(x, mask), x[:, -1]]
-        if self.context:
-            scaled = ((contexts - self.mean[cut:]) / self.spread[cut:]).clamp(-5, 5)
-            parts.append(scaled[:, self.context])
-        logits: Tensor = self.head(torch.cat(parts, 1)).squeeze(1)
+        tokens = ((tokens - self.mean[:cut]) / self.spread[:cut]).clamp(-5, 5)
+        x = self.embed(tokens)
+        around = ((contexts - self.mean[cut:]) / self.spread[cut:]).clamp(-5, 5)[:, self.context]
+        logits: Tensor = self.head(torch.cat([self._over_time(x, mask), x[:, -1], around], 1)).squeeze(1)
+        if self.linear is not None:
+            logits = logits + self.linear(torch.cat([tokens[:, -1], _mean(tokens, mask), around], 1)).squeeze(1)
         if self.prior is None:
             return logits
         prior: Tensor = self.prior(prior_terms(contexts[:, 0], contexts[:, 1])).squeeze(1)
@@ -135,8 +140,7 @@ class AttentionPredictor(Predictor):
         if self.pool == "newest":
             return x[:, -1]
         if self.pool == "mean":
-            kept: Tensor = x * mask[..., None]
-            return kept.sum(1) / mask.sum(1, keepdim=True)
+            return _mean(x, mask)
         each = width // self.heads
         query = self.query(x[:, -1]).view(size, self.heads, 1, each)
         key = self.key(x).view(size, length, self.heads, each).transpose(1, 2)
@@ -207,14 +211,19 @@ class LinearPredictor(Predictor):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         tokens, mask, contexts = inputs
-        mean = (tokens * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-        logits: Tensor = self.linear(torch.cat([tokens[:, -1], mean, contexts], 1)).squeeze(1)
+        logits: Tensor = self.linear(torch.cat([tokens[:, -1], _mean(tokens, mask), contexts], 1)).squeeze(1)
         return logits
 
 
 ARCHITECTURES: dict[str, type[Predictor]] = {
     kind.architecture: kind for kind in (AttentionPredictor, PaperPredictor, ProgressPredictor, LinearPredictor)
 }
+
+
+def _mean(rows: Tensor, mask: Tensor) -> Tensor:
+    """Mean over time ``(B, D)`` of ``(B, L, D)``, padding left out."""
+    mean: Tensor = (rows * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+    return mean
 
 
 def prior_terms(progress: Tensor, depth: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ def test_every_row_can_be_made() -> None:
     rows = {}
     for name, architecture, config, chosen in choices(draw):
         rows[name] = row_of(architecture, config, chosen, Recipe(epochs=1))
-    assert len(rows) == 21
+    assert len(rows) == 22
     assert {"attention -> linear model", "window: 30, raw weights (smartfrz-paper)", "window: 8"} <= set(rows)
     assert all(0 <= row["interval"][0] <= row["interval"][1] <= 1 for row in rows.values())
 

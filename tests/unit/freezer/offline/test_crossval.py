@@ -106,7 +106,9 @@ def test_training_is_repeatable_and_leaves_the_random_state_alone() -> None:
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
-@pytest.mark.parametrize("changes", [{"pool": "mean"}, {"pool": "newest"}, {"context": ["lr_ratio"]}])
+@pytest.mark.parametrize(
+    "changes", [{"pool": "mean"}, {"pool": "newest"}, {"context": ["lr_ratio"]}, {"linear": False}]
+)
 def test_forms_for_comparison_learn_too(changes: dict[str, object]) -> None:
     data = _data("smartfrz", made("ab", 8, 0))
     config = {**DEFAULTS["smartfrz"], **changes}

@@ -7,6 +7,8 @@ import json
 import pytest
 import torch
 
+from freezer.offline.evaluate import checks, evaluate
+from freezer.offline.summary import load_summary
 from freezer.predictor.features import Window
 from freezer.predictor.model import SHIPPED, WEIGHTS, load_predictor
 
@@ -35,9 +37,23 @@ def test_what_is_shipped_says_what_it_was_made_of(name: str) -> None:
     described = json.loads((WEIGHTS / f"{name}.json").read_text())
     assert described["architecture"] == name
     assert described["parameters"] == sum(p.numel() for p in load_predictor(name).parameters())
-    networks = {run.rsplit("-", 2)[0] for run in described["trained_on"]}
-    assert len(networks) >= 3
-    assert not any("mobilenet" in run or "20newsgroups" in run for run in described["trained_on"])
+    assert len(described["trained_on"]) >= 24
+
+
+def test_what_is_claimed_can_be_recomputed_from_what_is_shipped() -> None:
+    summary = load_summary(WEIGHTS / "crossval.safetensors")
+    assert len({(run["network"], run["dataset"]) for run in summary.runs}) >= 12
+    assert {run["name"] for run in summary.runs} == set(
+        json.loads((WEIGHTS / "smartfrz.json").read_text())["trained_on"]
+    )
+    tables = evaluate(summary, resamples=50)
+    found = {check["measure"]: check for check in checks(tables)}
+    assert found["network left out: roc_auc"]["ok"]
+    low, _ = tables["network"]["smartfrz"]["gain_over_progress_only"]["interval"]
+    assert low > 0, "the weights tell more than the clock"
+    card = (WEIGHTS / "MODEL_CARD.md").read_text()
+    assert f"{tables['network']['smartfrz']['mean']['roc_auc']:.3f}" in card
+    assert f"{tables['network']['progress-only']['mean']['roc_auc']:.3f}" in card
 
 
 def test_a_unit_that_still_travels_is_less_converged_than_one_at_rest() -> None:
@@ -49,6 +65,6 @@ def test_a_unit_that_still_travels_is_less_converged_than_one_at_rest() -> None:
 
 def test_the_model_card_carries_commands_and_figures() -> None:
     card = (WEIGHTS / "MODEL_CARD.md").read_text()
-    for step in ("collect", "label", "train", "evaluate"):
+    for step in ("collect", "label", "crossval", "train", "evaluate"):
         assert f"smartfrz predictor {step}" in card
     assert "progress-only" in card
