@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from freezer.errors import PredictorError
+from freezer.predictor import tensorfile
 
 SCHEMES = ("network", "dataset")
 
@@ -77,12 +75,8 @@ def save_summary(path: Path, summary: Summary) -> None:
     }
     for scheme, table in summary.probabilities.items():
         tensors |= {f"{scheme}/{name}": values.to(torch.float32) for name, values in table.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(".tmp")
     header = {"format": "smartfrz-crossval", "runs": json.dumps(summary.runs), "about": json.dumps(summary.about)}
-    save_file({name: tensor.clone() for name, tensor in tensors.items()}, scratch, header)  # none may share memory
-    scratch.chmod(0o644)  # safetensors writes 0600; a package's files are for everybody
-    os.replace(scratch, path)
+    tensorfile.write(path, {name: tensor.clone() for name, tensor in tensors.items()}, header)  # none may share memory
 
 
 def load_summary(path: Path) -> Summary:
@@ -93,12 +87,7 @@ def load_summary(path: Path) -> Summary:
     """
     if not path.is_file():
         raise PredictorError(f"no summary of left-out scores at {path}: make one with `smartfrz predictor crossval`")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError) as error:
-        raise PredictorError(f"{path} cannot be read: {error}") from error
+    header, tensors = tensorfile.read(path, "a summary of left-out scores")
     if header.get("format") != "smartfrz-crossval":
         raise PredictorError(f"{path} holds no summary of left-out scores")
     scores: dict[str, dict[str, Tensor]] = {scheme: {} for scheme in SCHEMES}

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from freezer.errors import PredictorError
+from freezer.predictor import tensorfile
 from freezer.predictor.features import FEATURE_VERSION
 from freezer.predictor.networks import ARCHITECTURES, Predictor
 
@@ -25,17 +24,13 @@ SHIPPED: tuple[str, ...] = ("smartfrz", "progress-only")
 def save_predictor(predictor: Predictor, path: str | Path, description: dict[str, Any] | None = None) -> Path:
     """Write ``path`` (.safetensors) and ``path`` with .json beside it, each complete or not at all."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     header = {
         "format": "smartfrz-predictor",
         "architecture": predictor.architecture,
         "feature_version": str(FEATURE_VERSION),
         "config": json.dumps(predictor.config, sort_keys=True),
     }
-    scratch = path.with_suffix(".tmp")
-    save_file({name: tensor.contiguous() for name, tensor in predictor.state_dict().items()}, scratch, header)
-    scratch.chmod(0o644)  # safetensors writes 0600; a package's files are for everybody
-    os.replace(scratch, path)
+    tensorfile.write(path, predictor.state_dict(), header)
     beside = {
         **header,
         "feature_version": FEATURE_VERSION,
@@ -43,6 +38,7 @@ def save_predictor(predictor: Predictor, path: str | Path, description: dict[str
         "parameters": sum(p.numel() for p in predictor.parameters()),
         **(description or {}),
     }
+    scratch = path.with_suffix(".tmp")
     scratch.write_text(json.dumps(beside, indent=2, sort_keys=True) + "\n")
     os.replace(scratch, path.with_suffix(".json"))
     return path
@@ -57,12 +53,7 @@ def load_predictor(name_or_path: str | Path = "smartfrz") -> Predictor:
     path = WEIGHTS / f"{name_or_path}.safetensors" if str(name_or_path) in SHIPPED else Path(name_or_path)
     if not path.is_file():
         raise PredictorError(f"no predictor weights at {path}; shipped by name: {', '.join(SHIPPED)}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError) as error:
-        raise PredictorError(f"predictor weights at {path} cannot be read: {error}") from error
+    header, state = tensorfile.read(path, "predictor weights")
     if header.get("format") != "smartfrz-predictor" or header.get("architecture") not in ARCHITECTURES:
         raise PredictorError(f"{path} holds no predictor of this library")
     if header.get("feature_version") != str(FEATURE_VERSION):
