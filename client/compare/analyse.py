@@ -11,7 +11,7 @@ from typing import Any
 
 from client.compare.checks import checks_of
 from client.compare.definition import Comparison
-from client.compare.expand import Run
+from client.compare.expand import Run, starts_of
 from client.compare.statistics import HOW, difference, interpolate, ratio, stat
 from client.compare.timeline import timeline
 from client.flows import Json
@@ -64,6 +64,7 @@ def analyse(comparison: Comparison, runs: Sequence[Run], results: Mapping[str, J
         "checks": checks_of(comparison.bounds, table),
         "table": table,
         "curves": curves,
+        "starts": [_start(start, found) for start in starts_of(runs) if (found := results.get(start.id))],
         "timelines": [
             found
             for workload in comparison.workloads
@@ -190,6 +191,13 @@ def _different(reports: Mapping[str, Json], key: str) -> list[Any]:
         if (value := report.get(key)) is not None and value not in found:
             found.append(value)
     return found
+
+
+def _start(start: Run, record: Json) -> Json:
+    """What the runs of a seed start from; ``seconds`` of the whole job."""
+    report = record.get("report") or {}
+    seconds = report.get("wall_seconds")
+    return {"workload": start.workload, "seed": start.seed, "accuracy": report.get("accuracy"), "seconds": seconds}
 
 
 def _run(run: Run, record: Json) -> Json:

@@ -8,8 +8,10 @@
               "linear": {"freeze.policy": "linear", "workloads": {"digits": {"freeze.options.level": 0.5}}}},
      "bounds": [{"arm": "linear", "measure": "accuracy_difference", "at_least": -0.002}]}
 
-A workload is a job spec without seed and freeze section; its own ``seeds`` go before the file's. An arm is what it
-changes in the spec; its ``workloads`` change it further for one workload, or leave that out (``false``).
+A workload is a job spec without seed and freeze section; its own ``seeds`` go before the file's. Its ``start`` is one
+more such spec: a job that trains first, once for each seed and without freezing, and whose weights all runs of that
+seed start from. An arm is what it changes in the spec; its ``workloads`` change it further for one workload, or leave
+that out (``false``).
 """
 
 from __future__ import annotations
@@ -22,8 +24,9 @@ from client.cli.specfile import SpecFileError, load_spec
 from client.compare.errors import ComparisonError, pointer_of
 from client.flows import Json
 
-Kind = Literal["full", "shorter", "early-stop", "policy"]
-FULL, SHORTER, EARLY_STOP = "full", "shorter", "early-stop"
+Kind = Literal["full", "shorter", "early-stop", "policy", "start"]
+"""Of runs; ``start`` is of no arm."""
+FULL, SHORTER, EARLY_STOP, START = "full", "shorter", "early-stop", "start"
 NO_FREEZING: Json = {"freeze": {"policy": "none"}}
 EARLY_STOP_DEFAULT: Json = {"training": {"early_stop": {"patience": 2}}, "data": {"validation_ratio": 0.1}}
 """What an ``early-stop`` arm does unless it says otherwise."""
@@ -46,9 +49,12 @@ _KEYS = {"name", "seeds", "workloads", "arms", "bounds"}
 
 @dataclass(frozen=True, slots=True)
 class Workload:
+    """What is trained. ``start``: spec of the job whose weights the runs of a seed start from."""
+
     name: str
     spec: Json
     seeds: tuple[int, ...]
+    start: Json | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +125,8 @@ def parse(document: Json) -> Comparison:
     for arm in arms:
         if known.count(arm.name) > 1:
             raise ComparisonError(pointer_of("arms", arm.entry), f"two arms would be called {arm.name!r}")
+        if arm.name == START and any(workload.start is not None for workload in workloads):
+            raise ComparisonError(pointer_of("arms", START), "the jobs that workloads start from are called so")
     bounds = document.get("bounds", [])
     if not isinstance(bounds, list):
         raise ComparisonError("/bounds", "must be a list")
@@ -146,17 +154,25 @@ def _seeds(value: object, pointer: str) -> tuple[int, ...]:
 
 def _workload(name: str, value: object, seeds: tuple[int, ...] | None) -> Workload:
     pointer = pointer_of("workloads", name)
-    if not isinstance(value, dict):
-        raise ComparisonError(pointer, "must be a job spec")
-    spec = dict(value)
-    if "freeze" in spec:
-        raise ComparisonError(f"{pointer}/freeze", "the arms say how to freeze, not the workload")
-    if isinstance(spec.get("training"), dict) and "seed" in spec["training"]:
-        raise ComparisonError(f"{pointer}/training/seed", "the list of seeds sets it")
+    spec = _recipe(value, pointer, "the arms say how to freeze, not the workload")
+    start = None
+    if "start" in spec:
+        start = _recipe(spec.pop("start"), f"{pointer}/start", "a start is trained without freezing")
     own = _seeds(spec.pop("seeds"), f"{pointer}/seeds") if "seeds" in spec else seeds
     if own is None:
         raise ComparisonError("/seeds", f"no seeds for workload {name!r}: give a list here or in the workload")
-    return Workload(name, spec, own)
+    return Workload(name, spec, own, start)
+
+
+def _recipe(value: object, pointer: str, why_no_freezing: str) -> Json:
+    """A job spec that says neither how to freeze nor which seed."""
+    if not isinstance(value, dict):
+        raise ComparisonError(pointer, "must be a job spec")
+    if "freeze" in value:
+        raise ComparisonError(f"{pointer}/freeze", why_no_freezing)
+    if isinstance(value.get("training"), dict) and "seed" in value["training"]:
+        raise ComparisonError(f"{pointer}/training/seed", "the list of seeds sets it")
+    return dict(value)
 
 
 def _arms(name: str, value: object, workloads: tuple[str, ...]) -> list[Arm]:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from client.api import Client
 from client.compare.errors import ComparisonError, pointer_of
-from client.compare.expand import Run
+from client.compare.expand import Run, starts_of
 from client.compare.folder import Folder, standing
 from client.compare.progress import Screen, Silent, eta_seconds
-from client.errors import Invalid, Unavailable, Unreachable
+from client.compare.work import Todo, Work
+from client.errors import Invalid
 from client.flows import Json
-from workers.jobs.record import TERMINAL
 
 _WHY = {
     "changed": "its spec is not the one that its report is of; run again",
@@ -35,15 +33,20 @@ class Outcome:
     succeeded: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
 
+    @property
+    def ended(self) -> int:
+        """Runs that have a record."""
+        return len(self.before) + len(self.succeeded) + len(self.failed)
+
 
 def check(runs: Sequence[Run], client: Client) -> None:
-    """Let the service look at one spec of each workload and arm, before hours are spent.
+    """Let the service look at one spec of each workload and arm, and of each start, before hours are spent.
 
     Raises:
         ComparisonError: one is refused. ClientError: the service does not answer.
     """
     seen: set[tuple[str, str]] = set()
-    for run in runs:
+    for run in (*starts_of(runs), *runs):
         if (run.workload, run.arm) in seen:
             continue
         seen.add((run.workload, run.arm))
@@ -51,10 +54,13 @@ def check(runs: Sequence[Run], client: Client) -> None:
             client.submit(run.spec, validate_only=True)
         except Invalid as error:
             faults = "; ".join(f"{p.pointer or '/'}: {p.detail}" for p in error.problems) or error.detail
-            pointer = pointer_of(
-                "workloads" if run.kind == "full" else "arms", run.workload if run.kind == "full" else run.arm
-            )
-            raise ComparisonError(pointer, f"workload {run.workload!r}, arm {run.arm!r}: {faults}") from None
+            raise ComparisonError(_blamed(run), f"workload {run.workload!r}, arm {run.arm!r}: {faults}") from None
+
+
+def _blamed(run: Run) -> str:
+    if run.kind == "start":
+        return pointer_of("workloads", run.workload, "start")
+    return pointer_of("workloads", run.workload) if run.kind == "full" else pointer_of("arms", run.arm)
 
 
 def execute(
@@ -72,11 +78,13 @@ def execute(
 ) -> Outcome:
     """Run in order, ``workers`` jobs at a time; a failed run does not stop the others.
 
+    What runs start from is run once, before the first that needs it; where it fails, they count as failed.
+
     It may be stopped at any moment: the next call goes on, and with the same service it finds the jobs under way again.
 
     Args:
         again: runs that succeeded before too.
-        done: called with the id of each job that succeeded and whose report is kept.
+        done: called with the id of each job that succeeded, once its report is kept and no run starts from it any more.
         healthy: called between looks; raises when waiting is in vain.
 
     Raises:
@@ -88,79 +96,37 @@ def execute(
     if not todo:
         return outcome
     screen.note(f"{len(runs)} runs: {len(outcome.before)} done before, {len(todo)} to do")
-    check([run for run, _ in todo], client)
-    work, took = _Work(client, folder, todo, workers, patience_seconds), _took(runs, folder)
+    check([item.run for item in todo], client)
+    work = Work(client, folder, todo, workers=workers, again=again, patience_seconds=patience_seconds)
+    took = _took((*runs, *starts_of(runs)), folder)
+
     while work.todo or work.active:
         healthy()
-        ended = work.look()
-        for item, record in ended:
-            folder.write(item.run, record)
-            if record["status"] == "succeeded":
-                outcome.succeeded.append(item.run.id)
-                took.setdefault((item.run.workload, item.run.arm), []).append(record["seconds"])
-                done(record["job_id"])
-            else:
-                outcome.failed.append(item.run.id)
-            del work.active[record["job_id"]]
-            left = [run for run, _ in work.todo] + [other.run for other in work.active.values()]
-            eta = eta_seconds(left, took, workers) if left else None
-            screen.ended(item.run, record, len(runs) - len(left), len(runs), eta)
+        found = work.look()
+        for item, collected in found:
+            for run, record in ((item.run, collected), *work.settle(item, collected)):
+                kept = _keep(folder, run, record)
+                good = kept["status"] == "succeeded"
+                if good:
+                    took.setdefault((run.workload, run.arm), []).append(kept["seconds"])
+                if run.kind != "start":
+                    (outcome.succeeded if good else outcome.failed).append(run.id)
+                left = work.left()
+                eta = eta_seconds([*left, *work.starts_left()], took, workers) if left else None
+                screen.ended(run, kept, outcome.ended, len(runs), eta)
+                if good and run.kind != "start":
+                    done(record["job_id"])
+            for job_id in work.unneeded():
+                done(job_id)
         screen.running([(item.run, item.job) for item in work.active.values()])
-        if not ended:
+        if not found:
             time.sleep(poll_seconds)
     return outcome
 
 
-@dataclass(slots=True)
-class _Active:
-    """A job under way; ``began`` on the monotonic clock."""
-
-    run: Run
-    began: float
-    tries: int
-    job: Json
-
-
-class _Work:
-    """What is to be done and what is under way: ``todo`` with the number of earlier tries, ``active`` by job."""
-
-    def __init__(
-        self, client: Client, folder: Folder, todo: deque[tuple[Run, int]], workers: int, patience_seconds: float
-    ) -> None:
-        self.todo, self.active = todo, dict[str, _Active]()
-        self._client, self._folder, self._workers = client, folder, workers
-        self._patience, self._heard = patience_seconds, time.monotonic()
-
-    def look(self) -> list[tuple[_Active, Json]]:
-        """Submit while there is room; jobs that have ended, which stay ``active``, each with its record.
-
-        Raises:
-            ClientError: no answer for longer than the patience.
-        """
-        ended: list[tuple[_Active, Json]] = []
-        try:
-            while self.todo and len(self.active) < self._workers:
-                self._submit()
-            for item in self.active.values():
-                item.job = self._client.get(item.job["id"])
-                if item.job["status"] in TERMINAL:
-                    ended.append((item, _collect(self._client, item, self._folder) | {"workers": self._workers}))
-            self._heard = time.monotonic()
-        except (Unreachable, Unavailable):
-            if time.monotonic() - self._heard > self._patience:
-                raise
-        return ended
-
-    def _submit(self) -> None:
-        run, tries = self.todo[0]
-        job = self._client.submit(run.spec, idempotency_key=self._folder.idempotency_key(run, tries))
-        self.active[job["id"]] = _Active(run, time.monotonic(), tries, job)
-        self.todo.popleft()
-
-
-def _todo(runs: Sequence[Run], folder: Folder, again: bool, screen: Screen, outcome: Outcome) -> deque[tuple[Run, int]]:
+def _todo(runs: Sequence[Run], folder: Folder, again: bool, screen: Screen, outcome: Outcome) -> list[Todo]:
     """Runs to do, each with the number of earlier tries; says why where there was a report already."""
-    todo: deque[tuple[Run, int]] = deque()
+    todo: list[Todo] = []
     for run in runs:
         record = folder.read(run)
         why = standing(run, record, again=again)
@@ -169,7 +135,7 @@ def _todo(runs: Sequence[Run], folder: Folder, again: bool, screen: Screen, outc
             continue
         if why != "new":
             screen.note(f"{run.id}: {_WHY[why]}")
-        todo.append((run, int((record or {}).get("tries", 0))))
+        todo.append(Todo(run, int((record or {}).get("tries", 0))))
     return todo
 
 
@@ -183,26 +149,11 @@ def _took(runs: Sequence[Run], folder: Folder) -> Took:
     return took
 
 
-def _collect(client: Client, item: _Active, folder: Folder) -> Json:
-    """What is kept of a job that has ended."""
-    job = item.job
-    record: Json = {
-        "status": job["status"],
-        "error": None,
-        "job_id": job["id"],
-        "tries": item.tries + 1,
-        "seconds": round(time.monotonic() - item.began, 3),
-    }
-    if job["status"] != "succeeded":
-        return record | {"error": f"{job.get('status_reason')}: {job.get('status_message')}"}
-    found = {entry["path"] for entry in client.artifacts(job["id"])["data"]}
-    if "report.json" not in found:
-        return record | {"status": "failed", "error": "the job left no report.json"}
-    path = client.download(job["id"], "report.json", folder.runs / f".{item.run.id}.report")
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-    finally:
-        path.unlink(missing_ok=True)
-    names = ("name", "index", "block", "parameters", "flops")
-    units = [{name: unit.get(name) for name in names} for unit in client.freeze(job["id"])["units"]]
-    return record | {"report": report, "units": units}
+def _keep(folder: Folder, run: Run, record: Json) -> Json:
+    """Write a record; of a start that a running service still had, the one of when it was trained stays."""
+    if run.kind == "start" and record["status"] == "succeeded":
+        known = folder.results([run]).get(run.id)
+        if known and known["status"] == "succeeded" and known["job_id"] == record["job_id"]:
+            return known
+    folder.write(run, record)
+    return record

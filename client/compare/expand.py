@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 
-from client.compare.definition import EARLY_STOP_DEFAULT, NO_FREEZING, Arm, Comparison, Kind, Workload
+from client.compare.definition import EARLY_STOP_DEFAULT, NO_FREEZING, START, Arm, Comparison, Kind, Workload
 from client.compare.errors import ComparisonError, pointer_of
 from client.compare.overrides import changed
 from client.flows import Json
@@ -21,8 +22,9 @@ class Run:
     """One job of the comparison.
 
     Attributes:
-        spec: what is submitted.
-        digest: SHA-256 of the spec without name and metadata, which change no result.
+        spec: what is submitted, but for the job that it starts from (:meth:`from_job`).
+        digest: SHA-256 of the spec without name and metadata, which change no result; with that of the start.
+        start: the run whose weights this one starts from.
     """
 
     workload: str
@@ -31,11 +33,20 @@ class Run:
     seed: int
     spec: Json
     digest: str
+    start: Run | None = None
 
     @property
     def id(self) -> str:
         """Also the name of its file."""
         return f"{self.workload}--{self.arm}--{self.seed}"
+
+    @property
+    def title(self) -> str:
+        return f"{self.workload}/{self.arm}/{self.seed}"
+
+    def from_job(self, job_id: str) -> Run:
+        """The same run, with the job of its start filled in: digest and name of the file do not know it."""
+        return replace(self, spec=changed(self.spec, {"model": {"init_from": job_id}}, ""))
 
 
 def expand(comparison: Comparison) -> tuple[Run, ...]:
@@ -45,7 +56,11 @@ def expand(comparison: Comparison) -> tuple[Run, ...]:
         ComparisonError: a spec cannot work; the pointer names the workload or arm that is to blame.
     """
     for workload in comparison.workloads:
-        _validated(workload.spec | NO_FREEZING, workload.name, pointer_of("workloads", workload.name))
+        pointer = pointer_of("workloads", workload.name)
+        _validated(workload.spec | NO_FREEZING, workload.name, pointer)
+        if workload.start is not None:
+            _validated(workload.start | NO_FREEZING, workload.name, f"{pointer}/start")
+            _one_start(workload.spec, pointer)
     most = max(len(workload.seeds) for workload in comparison.workloads)
     return tuple(
         run_of(comparison.name, workload, arm, workload.seeds[turn])
@@ -55,6 +70,11 @@ def expand(comparison: Comparison) -> tuple[Run, ...]:
         for arm in comparison.arms
         if arm.by_workload.get(workload.name) is not False
     )
+
+
+def starts_of(runs: Iterable[Run]) -> tuple[Run, ...]:
+    """What the runs start from, each once, in their order."""
+    return tuple({run.start.id: run.start for run in runs if run.start is not None}.values())
 
 
 def run_of(comparison: str, workload: Workload, arm: Arm, seed: int) -> Run:
@@ -76,17 +96,48 @@ def run_of(comparison: str, workload: Workload, arm: Arm, seed: int) -> Run:
         if not isinstance(spec["freeze"], dict) or not spec["freeze"].get("policy"):
             raise ComparisonError(f"{pointer}/freeze/policy", "the arm names no policy")
         spec["freeze"].setdefault("seed", seed)  # the random control and the sampled weights differ by seed too
-    described = {"comparison": comparison, "workload": workload.name, "arm": arm.name, "seed": str(seed)}
-    spec["name"] = f"{workload.name}/{arm.name}/{seed}"[:128]
-    spec["metadata"] = spec.get("metadata", {}) | described
+    spec = _described(spec, comparison, workload.name, arm.name, seed)
     _validated(spec, workload.name, pointer)
-    return Run(workload.name, arm.name, arm.kind, seed, spec, digest_of(spec))
+    if workload.start is None:
+        return Run(workload.name, arm.name, arm.kind, seed, spec, digest_of(spec))
+    _one_start(spec, pointer)
+    start = _start_of(comparison, workload.name, workload.start, seed)
+    return Run(workload.name, arm.name, arm.kind, seed, spec, digest_of(spec, start.spec), start)
 
 
-def digest_of(spec: Json) -> str:
-    """Of what was written, without defaults, name and metadata: a new default of a later version changes no digest."""
-    kept = {name: value for name, value in spec.items() if name not in ("name", "metadata")}
+def _start_of(comparison: str, workload: str, recipe: Json, seed: int) -> Run:
+    spec = changed(recipe, NO_FREEZING | {"training": {"seed": seed}}, pointer_of("workloads", workload, "start"))
+    spec = _described(spec, comparison, workload, START, seed)
+    return Run(workload, START, "start", seed, spec, digest_of(spec))
+
+
+def _described(spec: Json, comparison: str, workload: str, arm: str, seed: int) -> Json:
+    described = {"comparison": comparison, "workload": workload, "arm": arm, "seed": str(seed)}
+    name = f"{workload}/{arm}/{seed}"[:128]
+    return spec | {"name": name, "metadata": spec.get("metadata", {}) | described}
+
+
+def _one_start(spec: Json, pointer: str) -> None:
+    """Raises ComparisonError where the spec names weights of its own beside the workload's start."""
+    for name in ("init_from", "path"):
+        # a path of transformers names the network, too
+        if spec["model"].get(name) is not None and (name == "init_from" or spec["model"]["name"] != "transformers"):
+            text = "names weights to start from, as the workload's start does: take one of them out"
+            raise ComparisonError(f"{pointer}/model/{name}", text)
+
+
+def digest_of(spec: Json, start: Json | None = None) -> str:
+    """Of what was written, without defaults, name and metadata: a new default of a later version changes no digest.
+
+    Args:
+        start: spec of the job that the run starts from; not its id, which another service would not know.
+    """
+    kept = _kept(spec) if start is None else _kept(spec) | {"start": _kept(start)}
     return hashlib.sha256(json.dumps(kept, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _kept(spec: Json) -> Json:
+    return {name: value for name, value in spec.items() if name not in ("name", "metadata")}
 
 
 def full_steps(workload: Workload) -> int:

@@ -3,7 +3,7 @@
 ::
 
     DIR/definition.json                  the comparison as it was read
-    DIR/runs/<workload>--<arm>--<seed>.json
+    DIR/runs/<workload>--<arm>--<seed>.json     "start" in place of the arm: what the runs of that seed start from
     DIR/home/                            state of the private stack; only failed jobs leave anything there
     DIR/comparison.json  comparison.md  *.png
 """
@@ -13,12 +13,12 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
-from client.compare.expand import Run
+from client.compare.expand import Run, starts_of
 from client.files import sole_owner, write_json
 from client.flows import Json
 
@@ -50,16 +50,24 @@ class Folder:
     def write(self, run: Run, record: Json) -> None:
         """Keep what a run gave: ``status``, ``report``, ``units``, ``job_id``, ``tries``, ``seconds``, ``error``."""
         head = {"workload": run.workload, "arm": run.arm, "kind": run.kind, "seed": run.seed, "digest": run.digest}
-        write_json(self.path(run), {**head, **record, "spec": run.spec})
+        start = {} if run.start is None else {"start": run.start.spec}
+        write_json(self.path(run), {**head, **record, "spec": run.spec, **start})
 
-    def results(self, runs: Iterable[Run]) -> dict[str, Json]:
-        """By the run's id: records of just these specs, succeeded or failed."""
-        found = {run.id: (run, self.read(run)) for run in runs}
+    def results(self, runs: Sequence[Run]) -> dict[str, Json]:
+        """By the run's id: records of just these specs and of what they start from, succeeded or failed."""
+        found = {run.id: (run, self.read(run)) for run in (*runs, *starts_of(runs))}
         return {name: record for name, (run, record) in found.items() if record and record["digest"] == run.digest}
 
     def unfinished(self, runs: Sequence[Run], *, again: bool = False) -> list[Run]:
         """Those that are to be done."""
         return [run for run in runs if standing(run, self.read(run), again=again) != "done"]
+
+    def tries_of_start(self, start: Run, *, again: bool) -> int:
+        """Tries before the one that is wanted of a start: one that succeeded is the one, so that a running service
+        finds its job again."""
+        record = self.read(start)
+        tries = int((record or {}).get("tries", 0))
+        return tries - 1 if standing(start, record, again=again) == "done" else tries
 
     def idempotency_key(self, run: Run, tries: int) -> str:
         """The same for the same spec, folder and number of earlier tries: an interrupted command finds its job again,

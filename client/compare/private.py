@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from client.compare.execute import Outcome, execute
-from client.compare.expand import Run
+from client.compare.expand import Run, starts_of
 from client.compare.folder import Folder
 from client.compare.progress import Screen, Silent
 from client.private_stack import forget_job, private_stack
@@ -24,8 +24,9 @@ def execute_privately(
 ) -> Outcome:
     """:func:`client.compare.execute` in a stack of its own under ``folder.home``. Call it from the main thread.
 
-    Files of a job that succeeded go as soon as its report is kept. Failed jobs leave theirs, logs included, until the
-    next call. Other settings (``SMARTFRZ_CODE_DIR`` and so on) are those of the environment.
+    Files of a job that succeeded go as soon as its report is kept and no run starts from it any more. Failed jobs
+    leave theirs, logs included, until the next call. Other settings (``SMARTFRZ_CODE_DIR`` and so on) are those of the
+    environment.
 
     Args:
         packages: where data packages are.
@@ -36,11 +37,12 @@ def execute_privately(
     """
     if not folder.unfinished(runs, again=again):
         return Outcome(before=[run.id for run in runs])
-    need_packages(runs, packages)
+    jobs = (*runs, *starts_of(runs))
+    need_packages(jobs, packages)
     screen = screen or Silent()
     count = "1 worker" if workers == 1 else f"{workers} workers"
     screen.note(f"starting a private stack: store, window store, API, {count}")
-    with private_stack(folder.home, packages, workers=workers, ranks=max(map(ranks_of, runs))) as stack:
+    with private_stack(folder.home, packages, workers=workers, ranks=max(map(ranks_of, jobs))) as stack:
         outcome = execute(
             runs,
             stack.client,

@@ -55,13 +55,13 @@ class ConsoleScreen:
 
     def running(self, jobs: Sequence[tuple[Run, Json]]) -> None:
         if self._console.is_terminal and jobs:
-            self._status.update("; ".join(escape(f"{_title(run)} {progress_words(job)}") for run, job in jobs))
+            self._status.update("; ".join(escape(f"{run.title} {progress_words(job)}") for run, job in jobs))
             self._status.start()
 
     def ended(self, run: Run, record: Json, position: int, of: int, eta_seconds: float | None) -> None:
         self._status.stop()
         left = f"; eta {duration(eta_seconds)}" if eta_seconds else ""
-        self.note(f"[{position}/{of}] {_title(run)} {outcome_words(record)}{left}")
+        self.note(f"[{position}/{of}] {run.title} {outcome_words(record)}{left}")
 
 
 def outcome_words(record: Json) -> str:
@@ -87,7 +87,3 @@ def eta_seconds(left: Iterable[Run], took: Mapping[tuple[str, str], Sequence[flo
         known = took.get((run.workload, run.arm)) or same or everything
         total += sum(known) / len(known)
     return total / workers
-
-
-def _title(run: Run) -> str:
-    return f"{run.workload}/{run.arm}/{run.seed}"

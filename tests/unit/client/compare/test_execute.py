@@ -8,57 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from comparisons import definition, report
+from comparison_worker import Heard, Worker
+from comparisons import definition
 
 from client.api import Client
 from client.compare import ComparisonError, Folder, execute, expand, parse
 from client.compare.folder import standing
-from client.compare.progress import Silent, eta_seconds
+from client.compare.progress import eta_seconds
 from client.errors import Unreachable
 
 if TYPE_CHECKING:
     from client.conftest import Service
 
 ARMS = {"full": {}, "linear": {"freeze.policy": "linear"}}
-
-
-class Worker:
-    """Ends each job in the queue: ``failing`` arms fail, and after ``most`` jobs it is interrupted."""
-
-    def __init__(self, service: Service, failing: tuple[str, ...] = (), most: int = 99) -> None:
-        self.service, self.failing, self.most = service, failing, most
-        self.did: list[str] = []
-        self.keys: list[str] = []
-
-    def __call__(self) -> None:
-        with self.service.client() as client:
-            for job in client.list(status=["queued"], order="asc")["data"]:
-                if len(self.did) == self.most:
-                    raise KeyboardInterrupt
-                self.did.append(job["name"])
-                self._end(job)
-
-    def _end(self, job: dict[str, Any]) -> None:
-        files = self.service.attempt(job["id"], self.service.start(job["id"]))
-        if job["metadata"]["arm"] in self.failing:
-            self.service.finish(job["id"], "failed", reason="host_oom", message="too little memory")
-            return
-        (files.artifacts / "report.json").write_text(json.dumps(report(0.9, 100.0)))
-        self.service.finish(job["id"])
-
-
-class Heard(Silent):
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.ends: list[tuple[str, int, int, bool]] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def ended(self, run: Any, record: Any, position: int, of: int, eta_seconds: float | None) -> None:
-        self.ends.append((run.id, position, of, eta_seconds is not None))
 
 
 @pytest.fixture
