@@ -72,8 +72,10 @@ class Applier:
                 self._parameters[parameter].requires_grad_(name not in target)
                 if name in target:
                     self._parameters[parameter].grad = None
+        thawed = self.frozen - target
         self.frozen = target
         self._set_modes()
+        self.moments.begin([self._parameters[p] for n in sorted(thawed) for p in self.units[n].params])
         self.moments.park({n: [self._parameters[p] for p in self.units[n].params] for n in sorted(target)})
         after = self.checksums()
         self.verify(before, after)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +64,23 @@ class Moments:
                 self._parked[name] = [*away, *moved]
             else:
                 self._parked.pop(name, None)
+
+    def begin(self, parameters: Collection[nn.Parameter]) -> None:
+        """Give thawed parameters the momentum that fused SGD wants: it takes buffers for all of a group or for none.
+
+        Zeros, with which the first update is that of a parameter without a buffer (``dampening`` 0). Only parameters
+        that were frozen before the first step lack one.
+        """
+        wanted = {id(parameter) for parameter in parameters}
+        for group in self._optimizer.param_groups:
+            if not (group.get("fused") and group.get("momentum")):
+                continue
+            state = self._optimizer.state
+            lacking = [p for p in group["params"] if state.get(p, {}).get("momentum_buffer") is None]
+            if len(lacking) < len(group["params"]):
+                for parameter in (p for p in lacking if id(p) in wanted):
+                    buffer = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+                    state[parameter]["momentum_buffer"] = buffer
 
     def _movable(self, parameter: nn.Parameter) -> list[tuple[str, Tensor]]:
         """State of the parameter's shape; an entry of another shape may serve more than this parameter."""

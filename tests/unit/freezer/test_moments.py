@@ -83,6 +83,20 @@ def test_training_with_parked_moments_is_bit_for_bit_training_without(
     assert equal(ends[0][1], ends[1][1])
 
 
+def test_units_frozen_from_the_start_can_be_thawed_under_fused_sgd() -> None:
+    weights = {}
+    for fused in (True, False):
+        model, optimizer, applier = made(None, torch.optim.SGD, momentum=0.9, fused=fused)
+        applier.apply(FROZEN)
+        train(model, optimizer, 2)
+        applier.apply(FROZEN[:1])  # torch refuses a fused update where some have momentum and some have none
+        train(model, optimizer, 2)
+        applier.apply([])
+        train(model, optimizer, 2)
+        weights[fused] = [p.detach().clone() for p in model.parameters()]
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(weights[True], weights[False], strict=True))
+
+
 def test_exactly_the_frozen_units_state_is_away_and_steps_stay(tmp_path: Path) -> None:
     model, optimizer, applier = made(tmp_path)
     train(model, optimizer, 1)
