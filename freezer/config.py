@@ -18,6 +18,7 @@ Policy = Literal[
     "none",
     "random",
     "progress-only",
+    "thaw-last",
 ]
 UnitGrain = Literal["layer", "block"]
 Mode = Literal["prefix", "any"]
@@ -221,6 +222,20 @@ OPTION_SCHEMAS: dict[str, dict[str, Any]] = {
         "scale": {
             "type": "boolean",
             "description": "Divide each unit's learning rate by its freezing time (all travel alike); on if absent.",
+        },
+    },
+    "thaw-last": {
+        "share": {
+            "type": "number",
+            "minimum": 0,
+            "maximum": 1,
+            "description": "Share of the forward FLOPs frozen until the thaw, from the input on; 0.67 if absent.",
+        },
+        "thaw": {
+            "type": "number",
+            "minimum": 0,
+            "maximum": 1,
+            "description": "Progress from which on all but the embeddings train; 0.8 if absent.",
         },
     },
     "autofreeze": {

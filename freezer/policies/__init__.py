@@ -29,6 +29,7 @@ _BUILT_IN = {
     "freezeout": "freezer.policies.freezeout:FreezeOutPolicy",
     "autofreeze": "freezer.policies.autofreeze:AutoFreezePolicy",
     "egeria": "freezer.policies.egeria:EgeriaPolicy",
+    "thaw-last": "freezer.policies.thaw_last:ThawLastPolicy",
     "none": "freezer.policies.controls:NonePolicy",
     "random": "freezer.policies.controls:RandomPolicy",
 }

@@ -175,6 +175,8 @@ _POLICIES = {
     "smartfrz-paper": "The paper's predictor on raw weight windows; needs weights that you train, none are shipped.",
     "static": "The named or the first units are frozen from the start.",
     "linear": "Freeze a share of the units that grows linearly from a start to a level.",
+    "thaw-last": "Calendar for fine-tuning: the first units are frozen from the start, their outputs cached; near the "
+    "end they train too. Sets the learning rate.",
     "freezeout": "Calendar (Brock et al. 2017): each unit's learning rate falls along its own cosine, then it freezes.",
     "autofreeze": "Freezes blocks whose summed gradients change least from one interval to the next (Liu et al. 2021).",
     "egeria": "Freezes the front block once its activations stop moving against an int8 reference; thaws when the "

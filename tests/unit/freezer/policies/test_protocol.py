@@ -102,7 +102,7 @@ def test_calendars_and_starts_are_marked() -> None:
     options: dict[str, Any] = {"static": {"first": 1}, "smartfrz-paper": {"weights": "w"}}
     names = [name for name in POLICIES if name != "smartfrz-paper"]
     made = [policies.make(FreezeConfig(policy=name, options=options.get(name, {}))) for name in names]
-    assert {p.name for p in made if p.calendar} == {"static", "linear", "freezeout", "none", "random"}
-    assert [p.name for p in made if p.at_start] == ["static"]
-    assert [p.name for p in made if overrides(p, "rates")] == ["freezeout"]
+    assert {p.name for p in made if p.calendar} == {"static", "linear", "freezeout", "none", "random", "thaw-last"}
+    assert [p.name for p in made if p.at_start] == ["static", "thaw-last"]
+    assert [p.name for p in made if overrides(p, "rates")] == ["freezeout", "thaw-last"]
     assert [p.name for p in made if overrides(p, "watch")] == ["autofreeze", "egeria"]
