@@ -22,11 +22,19 @@ Policy = Literal[
 ]
 UnitGrain = Literal["layer", "block"]
 Mode = Literal["prefix", "any"]
+Aggressiveness = Literal["conservative", "balanced", "fast"]
 CacheMode = Literal["off", "auto"]
 CacheDtype = Literal["exact", "bf16"]
 
 POLICIES: tuple[str, ...] = get_args(Policy)
 _READS_WINDOWS = ("smartfrz", "smartfrz-paper", "progress-only")
+THRESHOLDS: dict[str, float] = {"conservative": 0.9, "balanced": 0.75, "fast": 0.5}
+"""Probability that a unit has converged above which it freezes, by aggressiveness."""
+LEARNED_MIN_GAIN = 0.2
+"""``min_gain`` of policies with a predictor: few large changes, whose frozen prefix the forward cache can serve."""
+_SNAPSHOTS = 120
+_STAGES = 24
+_INTERVALS = 16  # the sources of the baselines have 10 to 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +51,11 @@ class FreezeConfig:
     """What is frozen as one: ``layer`` (each weighted module with its norm) or ``block``."""
     mode: Mode = "prefix"
     """``prefix`` freezes only a contiguous run of units from the input; ``any`` freezes each unit on its own."""
-    window: int = 30
-    """Snapshots per unit that a decision looks at (N of the paper). Before it is full, no learned policy decides."""
+    aggressiveness: Aggressiveness = "balanced"
+    """How sure a predictor must be before a unit is frozen: it sets ``threshold`` where that is left open."""
+    window: int | None = None
+    """Snapshots per unit that a decision looks at (N of the paper). Before it is full, no learned policy decides. null:
+    8; 30 for `smartfrz-paper`."""
     samples: int = 1024
     """Weights sampled from every unit, whatever its size (layer tailoring)."""
     snapshot_every: int | None = None
@@ -53,15 +64,16 @@ class FreezeConfig:
     """Steps between freezing stages."""
     decision_delay: int = 1
     """Steps from a freezing stage to the step at which its verdict takes effect."""
-    threshold: float = 0.5
-    """Calibrated probability of having converged above which a unit counts as converged."""
+    threshold: float | None = None
+    """Calibrated probability of having converged above which a unit counts as converged. null: by ``aggressiveness``
+    (conservative 0.9, balanced 0.75, fast 0.5)."""
     patience: int = 2
     """Positive verdicts in a row that freeze a unit (hysteresis)."""
     max_frozen_ratio: float = 1.0
     """Largest share of units that may be frozen; the last unit (the head) is never frozen."""
-    min_gain: float = 0.0
-    """Smallest share of a full step's FLOPs that a change must save in each remaining step. Policies that
-    follow a calendar are exempt, here and from ``event_steps``."""
+    min_gain: float | None = None
+    """Smallest share of a full step's FLOPs that a change must save in each remaining step. null: 0.2 for policies with
+    a predictor, else 0. Policies that follow a calendar are exempt, here and from ``event_steps``."""
     event_steps: float = 1.0
     """What a change of the frozen set may cost, in full steps: it must save more in the steps that remain."""
     thaw_on_lr_drop: float | None = 10.0
@@ -89,16 +101,19 @@ class FreezeConfig:
     def __post_init__(self) -> None:
         _require(self.unit in get_args(UnitGrain), "/unit", f"unit must be one of {get_args(UnitGrain)}")
         _require(self.mode in get_args(Mode), "/mode", f"mode must be one of {get_args(Mode)}")
-        _require(2 <= self.window <= 1024, "/window", "window must be between 2 and 1024 snapshots")
+        _require(2 <= self.length <= 1024, "/window", "window must be between 2 and 1024 snapshots")
         _require(8 <= self.samples <= 65536, "/samples", "samples must be between 8 and 65536")
         for name in ("snapshot_every", "decide_every"):
             value = getattr(self, name)
             _require(value is None or value >= 1, f"/{name}", f"{name} must be at least 1 step, or null")
         _require(self.decision_delay >= 0, "/decision_delay", "decision_delay must not be negative")
-        _require(0.0 < self.threshold < 1.0, "/threshold", "threshold must lie between 0 and 1")
+        _require(self.aggressiveness in THRESHOLDS, "/aggressiveness", f"must be one of {tuple(THRESHOLDS)}")
+        between = self.threshold is None or 0.0 < self.threshold < 1.0
+        _require(between, "/threshold", "threshold must lie between 0 and 1, or be null")
         _require(self.patience >= 1, "/patience", "patience must be at least 1")
         _require(0.0 <= self.max_frozen_ratio <= 1.0, "/max_frozen_ratio", "must lie between 0 and 1")
-        _require(0.0 <= self.min_gain < 1.0, "/min_gain", "min_gain must lie between 0 and 1")
+        small = self.min_gain is None or 0.0 <= self.min_gain < 1.0
+        _require(small, "/min_gain", "min_gain must lie between 0 and 1, or be null")
         _require(self.event_steps >= 0.0, "/event_steps", "event_steps must not be negative")
         for name in ("thaw_on_lr_drop", "thaw_on_lr_restart"):
             value = getattr(self, name)
@@ -108,6 +123,25 @@ class FreezeConfig:
         _require(self.cache_ram_mib >= 0, "/cache_ram_mib", "must not be negative")
         _require(self.cache_disk_mib >= 0, "/cache_disk_mib", "must not be negative")
         _require(self.cache_dtype in get_args(CacheDtype), "/cache_dtype", f"must be one of {get_args(CacheDtype)}")
+
+    @property
+    def length(self) -> int:
+        """The ``window`` in force, in snapshots."""
+        if self.window is not None:
+            return self.window
+        return 30 if self.policy == "smartfrz-paper" else 8
+
+    @property
+    def sure(self) -> float:
+        """The threshold in force."""
+        return THRESHOLDS[self.aggressiveness] if self.threshold is None else self.threshold
+
+    @property
+    def least_gain(self) -> float:
+        """The ``min_gain`` in force."""
+        if self.min_gain is not None:
+            return self.min_gain
+        return LEARNED_MIN_GAIN if self.policy in _READS_WINDOWS else 0.0
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> FreezeConfig:
@@ -127,14 +161,15 @@ class FreezeConfig:
     def schedule(self, total_steps: int) -> Schedule:
         """The steps at which snapshots and freezing stages fall in a run of ``total_steps``.
 
-        Derived where the user left it open: the window is filled by a quarter of the run, and about twelve stages
-        follow it.
+        Derived where the user left it open: 120 snapshots a run, so that a window of 8 is full after 6 % of it and one
+        of 30 after a quarter, but no window later than that; about 24 stages follow. Policies
+        that read no windows have 16 in all.
 
         Raises:
             ConfigError: the window can never be filled in this run, or no stage follows it.
         """
-        snapshot_every = self.snapshot_every or max(1, total_steps // (4 * self.window))
-        first = (self.window - 1) * snapshot_every
+        snapshot_every = self.snapshot_every or max(1, total_steps // max(_SNAPSHOTS, 4 * self.length))
+        first = (self.length - 1) * snapshot_every
         reads = self.policy in _READS_WINDOWS
         most = (total_steps - 1) // snapshot_every + 1
         ways = [f"a window of at most {most}"] if most >= 2 and self.policy != "smartfrz-paper" else []
@@ -142,10 +177,11 @@ class FreezeConfig:
         _require(
             first < total_steps or not reads,
             "/window",
-            f"a window of {self.window} snapshots, one every {snapshot_every} steps, needs {first + 1} steps, but "
+            f"a window of {self.length} snapshots, one every {snapshot_every} steps, needs {first + 1} steps, but "
             f"the run has {total_steps}: use {', or '.join([*ways, 'a longer run'])}",
         )
-        decide_every = self.decide_every or _interval(self, total_steps) or max(1, (total_steps - first) // 12)
+        every = (total_steps - first) // _STAGES if reads else total_steps // _INTERVALS
+        decide_every = self.decide_every or _interval(self, total_steps) or max(1, every)
         last = (total_steps - 1) // decide_every * decide_every
         _require(
             last >= max(first, 1) or not reads,
@@ -155,7 +191,7 @@ class FreezeConfig:
         )
         return Schedule(
             total_steps=total_steps,
-            window=self.window,
+            window=self.length,
             snapshot_every=snapshot_every,
             decide_every=decide_every,
             delay=self.decision_delay,
@@ -313,7 +349,7 @@ def check_options(config: FreezeConfig) -> None:
             "policy 'smartfrz-paper' needs the option 'weights': none are shipped; train them with the predictor tools"
         )
         _require("weights" in config.options, "/options/weights", hint)
-        _require(config.window == 30, "/window", "policy 'smartfrz-paper' reads windows of exactly 30 snapshots")
+        _require(config.length == 30, "/window", "policy 'smartfrz-paper' reads windows of exactly 30 snapshots")
         _require(config.samples == 1024, "/samples", "policy 'smartfrz-paper' reads exactly 1024 samples")
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,10 +92,11 @@ class Freezer(Stages):
             self._policy = policies.make(config)
         else:
             self._policy = complete(policy, type(policy).__name__)
+            self.config = replace(config, policy=self._policy.name)  # defaults that go by policy are this one's
         self._decides = self._policy.name != "none"
         self.parallel = parallel or detect()
-        self.windows: WindowStore = windows if windows is not None else MemoryWindows(config.window)
-        self._recorder = Recorder(self.windows, optimizer, capacity=config.window, spend=self._spend)
+        self.windows: WindowStore = windows if windows is not None else MemoryWindows(config.length)
+        self._recorder = Recorder(self.windows, optimizer, capacity=config.length, spend=self._spend)
         self._decisions = Decisions(self._policy, self._recorder.submit)
         self.optimizer = optimizer
         self.on_event = on_event

@@ -103,7 +103,7 @@ def make_plan(
     refused = None
     if frozen != base.frozen and not calendar:
         now, then, full = (step_flops(survey, names).total for names in (base.frozen, frozen, ()))
-        refused = shortfall(now, then, full, total_steps - step, config.min_gain, config.event_steps)
+        refused = shortfall(now, then, full, total_steps - step, config.least_gain, config.event_steps)
         if refused is not None:
             added = ", ".join(name for name in frozen if name not in base.frozen)
             refused, frozen = f"{added}: {refused}", base.frozen

@@ -85,7 +85,7 @@ def attached(setting: Setting) -> dict[str, Any]:
     with ExitStack() as stack:
         stack.callback(watched.close)
         warm_up([plain, watched], setting.data, 2, setting.device)
-        filled = (config.window - 1) * schedule.snapshot_every
+        filled = (config.length - 1) * schedule.snapshot_every
         while watched.freezer.steps < filled or watched.freezer.steps % block != (-piece // 2 - 2) % block:
             watched.optimizer.step()  # no gradients: nothing moves
             watched.freezer.step()

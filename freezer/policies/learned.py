@@ -26,7 +26,7 @@ class LearnedPolicy(Defaults):
         ratio = lr_ratio(context.learning_rate, context.initial_learning_rate)
         for position, unit in enumerate(context.units):
             snapshots = context.windows.get(unit.name, ())
-            if unit.name in context.frozen or len(snapshots) < context.config.window:
+            if unit.name in context.frozen or len(snapshots) < context.config.length:
                 continue
             names.append(unit.name)
             windows.append(
@@ -39,7 +39,7 @@ class LearnedPolicy(Defaults):
                 )
             )
         probabilities = self.predictor.probabilities(windows)
-        threshold = context.config.threshold
+        threshold = context.config.sure
         return [Verdict(name, p > threshold, p) for name, p in zip(names, probabilities, strict=True)]
 
 

@@ -141,7 +141,7 @@ def prepare(attempt: AttemptSpec, files: AttemptFiles, ranks: Ranks, settings: S
     ram, disk = ranks.broadcast([free_ram(), free_disk(directory)])
     config = bounded(freeze_config(spec, settings), settings, ranks=ranks.world, ram_free=ram, disk_free=disk)
     events: list[FreezeEvent] = []
-    windows = _windows(attempt, settings, config.window) if ranks.leads else None
+    windows = _windows(attempt, settings, config.length) if ranks.leads else None
     freezer = Freezer(
         model,
         optimizer,

@@ -22,6 +22,7 @@ from freezer.errors import ConfigError
         ({"decide_every": 0}, "/decide_every"),
         ({"decision_delay": -1}, "/decision_delay"),
         ({"threshold": 1.0}, "/threshold"),
+        ({"aggressiveness": "very"}, "/aggressiveness"),
         ({"patience": 0}, "/patience"),
         ({"max_frozen_ratio": 1.1}, "/max_frozen_ratio"),
         ({"windows": 30}, "/windows"),
@@ -39,15 +40,35 @@ def test_json_round_trip() -> None:
 
 
 @pytest.mark.parametrize("total", [30, 31, 119, 120, 121, 1000, 100_000])
-def test_the_derived_schedule_fills_the_window_in_time_and_decides_about_twelve_times(total: int) -> None:
+def test_the_derived_schedule_fills_the_window_in_time_and_decides_often_enough(total: int) -> None:
     schedule = FreezeConfig(window=30).schedule(total)
     snapshots = [step for step in range(total + 1) if schedule.is_snapshot(step)]
     assert snapshots[0] == 0
     assert snapshots[29] <= max(30, total // 4)
     stages = [step for step in range(total + 1) if schedule.is_stage(step) and step >= snapshots[29]]
-    assert len(stages) <= 25
+    assert len(stages) <= 49
     if total >= 120:
-        assert len(stages) >= 11
+        assert len(stages) >= 22
+
+
+@pytest.mark.parametrize("total", [8, 40, 120, 1000, 100_000])
+def test_a_short_window_is_full_early(total: int) -> None:
+    schedule = FreezeConfig().schedule(total)
+    assert schedule.window == 8
+    assert (schedule.window - 1) * schedule.snapshot_every <= max(7, 0.06 * total)
+
+
+def test_aggressiveness_sets_the_threshold_where_that_is_left_open() -> None:
+    levels = [FreezeConfig(aggressiveness=level).sure for level in ("conservative", "balanced", "fast")]
+    assert levels == sorted(levels, reverse=True)
+    assert FreezeConfig().sure == levels[1]
+    assert FreezeConfig(aggressiveness="fast", threshold=0.99).sure == 0.99
+
+
+def test_the_least_gain_goes_by_policy_where_it_is_left_open() -> None:
+    assert FreezeConfig().least_gain > 0.0
+    assert FreezeConfig(policy="autofreeze").least_gain == 0.0
+    assert FreezeConfig(min_gain=0.0).least_gain == 0.0
 
 
 def test_a_window_that_never_fills_says_what_to_change() -> None:

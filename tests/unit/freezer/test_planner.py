@@ -42,7 +42,7 @@ def yes(*names: str, probability: float | None = 0.9) -> list[Verdict]:
 
 
 def once(verdicts: list[Verdict], before: FreezePlan | None = None, pinned: tuple[str, ...] = (), **changes: object):  # type: ignore[no-untyped-def]
-    config = FreezeConfig(**{"patience": 1, **changes})  # type: ignore[arg-type]
+    config = FreezeConfig(**{"patience": 1, "min_gain": 0.0, **changes})  # type: ignore[arg-type]
     return make_plan(
         before or FreezePlan(), PlannerState(), verdicts, SURVEY, config, step=7, total_steps=1000, pinned=pinned
     ).plan
@@ -96,7 +96,7 @@ def test_ratio_bounds_the_number_of_frozen_units(ratio: float, count: int) -> No
 
 
 def test_patience_wants_verdicts_in_a_row() -> None:
-    config, plan, state = FreezeConfig(patience=2), FreezePlan(), PlannerState()
+    config, plan, state = FreezeConfig(patience=2, min_gain=0.0), FreezePlan(), PlannerState()
     said = [yes("a1"), [], yes("a1"), yes("a1", "a2"), yes("a2")]
     frozen = []
     for step, verdicts in enumerate(said):
@@ -208,7 +208,7 @@ def test_thaws_that_cannot_be(verdicts: list[Verdict], says: str) -> None:
 
 
 def test_a_thawed_unit_starts_its_streak_anew_and_old_verdicts_on_it_do_not_count() -> None:
-    config = FreezeConfig(patience=2, decision_delay=1, mode="any")
+    config = FreezeConfig(patience=2, decision_delay=1, mode="any", min_gain=0.0)
     plan, state = thaw(A, PlannerState({"b2": 1}), ["a2"], UNITS, config, step=20)
     assert (plan.frozen, plan.seq, plan.step) == (("a1", "b1"), 4, 20)
     assert state == PlannerState({"b2": 1}, {"a2": 20})
@@ -267,7 +267,7 @@ def test_freeze_by_command() -> None:
 
 
 def test_a_change_that_does_not_pay_waits_as_a_candidate_and_says_why() -> None:
-    config = FreezeConfig(patience=1)
+    config = FreezeConfig(patience=1, min_gain=0.0)
     full = step_flops(SURVEY).total
     gain = full - step_flops(SURVEY, ["a1"]).total
     steps = full // gain + 1

@@ -20,7 +20,8 @@ BLOCKS = ["embed", "embed", "a", "a", "b", "b", "c", "c", "head"]
 
 def _units(flops: tuple[int, ...] = (0, 0, 5, 5, 5, 5, 5, 5, 1)) -> list[Unit]:
     return [
-        Unit(name=f"u{i}", index=i, block=block, params=(f"u{i}",), modules=(), flops=f, activation_bytes=1, parameters=1)
+        Unit(name=f"u{i}", index=i, block=block, params=(f"u{i}",), modules=(), flops=f, activation_bytes=1,
+             parameters=1)
         for i, (block, f) in enumerate(zip(BLOCKS, flops, strict=True))
     ]  # fmt: skip
 
