@@ -1,4 +1,5 @@
-"""``python -m benchmarks.policies [--quick] [--json FILE|-] [--report-only] [--workload W ...] [--arm A ...]``."""
+"""``python -m benchmarks.policies [--quick] [--json FILE|-] [--report-only] [--workload W ...] [--arm A ...]
+[--evidence DIR]``."""
 
 from __future__ import annotations
 
@@ -12,7 +13,12 @@ from rich.console import Console
 
 from benchmarks.policies.judge import judge
 from client.compare import ConsoleScreen, Folder, analyse, execute_privately, expand, parse, write
-from client.files import write_json
+from client.compare.table import markdown
+from client.compare.write import draw
+from client.files import write_json, write_text
+from freezer.offline.evaluate import checks, evaluate
+from freezer.offline.summary import load_summary
+from freezer.predictor.model import WEIGHTS
 from workers.settings import Settings
 
 HERE = Path(__file__).parent
@@ -28,6 +34,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=1, help="jobs at a time; more than one spoils seconds")
     parser.add_argument("--runs", type=Path, default=Path("runs/bench-policies"))
     parser.add_argument("--report-only", action="store_true", help="run nothing")
+    parser.add_argument("--evidence", type=Path, help="put the table and the plots there too")
     parser.add_argument("--json", metavar="FILE", help="print the measures there too; - for stdout")
     options = parser.parse_args()
     document = json.loads((HERE / ("quick.json" if options.quick else "workloads.json")).read_text(encoding="utf-8"))
@@ -45,7 +52,13 @@ def main() -> int:
         analysed = analyse(comparison, runs, folder.results(runs))
         write(analysed, root)
     listed = judge(analysed["table"], kinds)
+    if options.evidence:
+        options.evidence.mkdir(parents=True, exist_ok=True)
+        plots = draw(analysed, options.evidence)
+        write_text(options.evidence / "tables.md", markdown(analysed, plots))
     if not options.quick:
+        tables = evaluate(load_summary(WEIGHTS / "crossval.safetensors"))
+        listed = [entry for entry in checks(tables) if entry["bound"] is not None] + listed
         command = "python -m benchmarks.policies"
         write_json(RESULT, {"command": command, "measures": listed, "kinds": kinds, **analysed})
     for row in listed:

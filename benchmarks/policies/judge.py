@@ -36,7 +36,8 @@ def judge(table: Sequence[Json], kinds: Mapping[str, str]) -> list[Json]:
     others = [
         rival["accuracy_difference"]["mean"]
         for row in ours
-        for rival in row["against"].values()
+        for name, rival in row["against"].items()
+        if not name.startswith(SUBJECT)  # its own settings are no rivals
         if rival["accuracy_difference"] and rival["flops_ratio"] and rival["flops_ratio"]["mean"] <= 1.0
     ]
     return found + _not_below("other policies that spend as much or more", others, len(others))

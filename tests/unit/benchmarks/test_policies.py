@@ -74,6 +74,11 @@ def test_a_rival_that_spends_less_is_another_matter() -> None:
     assert all(entry["ok"] for entry in judge([row("a", against=cheap), row("b")], KINDS))
 
 
+def test_our_own_other_settings_are_no_rivals() -> None:
+    with_own = {**row("a")["against"], "smartfrz-fast": WORSE}
+    assert all(entry["ok"] for entry in judge([row("a", against=with_own), row("b")], KINDS))
+
+
 def test_what_was_not_measured_is_not_kept() -> None:
     listed = judge([row("a")], KINDS)
     assert {e["measure"] for e in listed if e["value"] is None} >= {"b: FLOPs, full / ours"}
