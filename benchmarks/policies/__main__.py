@@ -54,8 +54,8 @@ def main() -> int:
     listed = judge(analysed["table"], kinds)
     if options.evidence:
         options.evidence.mkdir(parents=True, exist_ok=True)
-        plots = draw(analysed, options.evidence)
-        write_text(options.evidence / "tables.md", markdown(analysed, plots))
+        shown = _measured(analysed)
+        write_text(options.evidence / "tables.md", markdown(shown, draw(shown, options.evidence)))
     if not options.quick:
         tables = evaluate(load_summary(WEIGHTS / "crossval.safetensors"))
         listed = [entry for entry in checks(tables) if entry["bound"] is not None] + listed
@@ -69,6 +69,13 @@ def main() -> int:
     elif options.json:
         Path(options.json).write_text(text + "\n", encoding="utf-8")
     return 0
+
+
+def _measured(document: dict[str, Any]) -> dict[str, Any]:
+    """Without the arms and workloads of which nothing has been run: a page needs no empty rows."""
+    table = [row for row in document["table"] if row["n"]]
+    known = {row["workload"] for row in table}
+    return {**document, "table": table, "seeds": {name: s for name, s in document["seeds"].items() if name in known}}
 
 
 def _wanted(run: Any, options: argparse.Namespace) -> bool:
