@@ -60,7 +60,8 @@ def main() -> int:
         tables = evaluate(load_summary(WEIGHTS / "crossval.safetensors"))
         listed = [entry for entry in checks(tables) if entry["bound"] is not None] + listed
         command = "python -m benchmarks.policies"
-        write_json(RESULT, {"command": command, "measures": listed, "kinds": kinds, **analysed})
+        kept = {key: value for key, value in analysed.items() if key != "timelines"}  # the plots show them
+        write_json(RESULT, {"command": command, "measures": listed, "kinds": kinds, **kept})
     for row in listed:
         print(f"{row['measure']:<84} {row['value']!s:>8} {row['bound']:>7} {row['ok']}", file=sys.stderr)
     text = json.dumps(listed, indent=1)
