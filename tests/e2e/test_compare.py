@@ -43,7 +43,14 @@ def test_a_comparison_is_interrupted_resumed_and_reported(tmp_path: Path, packag
 
     log = tmp_path / "first.log"
     with log.open("wb") as stream:
-        process = subprocess.Popen(command, env=environment, stdout=stream, stderr=subprocess.STDOUT)
+        # a job in the background of a shell inherits that Ctrl-C is ignored
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
         deadline = time.monotonic() + 120
         while not first.exists():
             assert process.poll() is None, log.read_text()
