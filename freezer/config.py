@@ -161,9 +161,8 @@ class FreezeConfig:
     def schedule(self, total_steps: int) -> Schedule:
         """The steps at which snapshots and freezing stages fall in a run of ``total_steps``.
 
-        Derived where the user left it open: 120 snapshots a run, so that a window of 8 is full after 6 % of it and one
-        of 30 after a quarter, but no window later than that; about 24 stages follow. Policies
-        that read no windows have 16 in all.
+        Derived where the user left it open: 120 snapshots a run, or as many more as fill the window by a quarter of it;
+        about 24 stages follow. Policies that read no windows have 16 stages in all.
 
         Raises:
             ConfigError: the window can never be filled in this run, or no stage follows it.

@@ -6,14 +6,18 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from workers.embedded import EmbeddedServer
+from workers.packages import DataPackageMissing, locate
 from workers.settings import Settings
+
+FETCHED = ("mnist5k", "20newsgroups", "minilm-l6", "rotten-tomatoes", "bbc-news", "efficientnet-lite0")
+"""What `make unit` fetches."""
 
 
 class StoreUrl(NamedTuple):
@@ -46,6 +50,21 @@ def packages_dir() -> Path:
     """Where ``smartfrz data fetch`` unpacks; a test skips, or fails in CI, when what it needs is missing."""
     default = Path(__file__).parent.parent / ".smartfrz" / "packages"
     return Path(os.environ.get("SMARTFRZ_PACKAGES_DIR", default)).absolute()
+
+
+@pytest.fixture(scope="session")
+def need(packages_dir: Path) -> Callable[[str], Path]:
+    """Folder of a data package; the absence of one that `make unit` fetches is a failure in CI, else a skip."""
+
+    def folder(name: str) -> Path:
+        try:
+            return locate(name, packages_dir)
+        except DataPackageMissing as error:
+            if os.environ.get("CI") and name in FETCHED:
+                pytest.fail(str(error))
+            pytest.skip(str(error))
+
+    return folder
 
 
 @pytest.fixture

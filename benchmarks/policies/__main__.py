@@ -13,9 +13,8 @@ from rich.console import Console
 
 from benchmarks.policies.judge import judge
 from client.compare import ConsoleScreen, Folder, analyse, execute_privately, expand, parse, write
-from client.compare.table import markdown
-from client.compare.write import draw
-from client.files import write_json, write_text
+from client.compare.write import page
+from client.files import write_json
 from freezer.offline.evaluate import checks, evaluate
 from freezer.offline.summary import load_summary
 from freezer.predictor.model import WEIGHTS
@@ -53,9 +52,7 @@ def main() -> int:
         write(analysed, root)
     listed = judge(analysed["table"], kinds)
     if options.evidence:
-        options.evidence.mkdir(parents=True, exist_ok=True)
-        shown = _measured(analysed)
-        write_text(options.evidence / "tables.md", markdown(shown, draw(shown, options.evidence)))
+        page(_measured(analysed), options.evidence / "tables.md")
     if not options.quick:
         tables = evaluate(load_summary(WEIGHTS / "crossval.safetensors"))
         listed = [entry for entry in checks(tables) if entry["bound"] is not None] + listed

@@ -19,17 +19,22 @@ def write(document: Json, folder: Path) -> list[Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "comparison.json", document)
+    return [folder / "comparison.json", *page(document, folder / "comparison.md")]
+
+
+def page(document: Json, path: Path) -> list[Path]:
+    """Write the table to ``path`` and the plots beside it; returns the files. Raises PlotsMissing, as :func:`write`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     plots: dict[str, list[str]] = {}
     missing: PlotsMissing | None = None
     try:
-        plots = draw(document, folder)
+        plots = draw(document, path.parent)
     except PlotsMissing as error:
         missing = error
-    write_text(folder / "comparison.md", markdown(document, plots))
+    write_text(path, markdown(document, plots))
     if missing is not None:
         raise missing
-    names = ["comparison.json", "comparison.md", *(name for found in plots.values() for name in found)]
-    return [folder / name for name in names]
+    return [path, *(path.parent / name for found in plots.values() for name in found)]
 
 
 def draw(document: Json, folder: Path) -> dict[str, list[str]]:

@@ -95,17 +95,15 @@ def until(probe: Callable[[], Any], seconds: float = 120.0) -> Any:
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory, packages_dir: Path) -> Iterator[Stack]:
-    if not (packages_dir / "mnist5k").is_dir():
-        text = "mnist5k is missing: run `smartfrz data fetch mnist5k`"
-        pytest.fail(text) if os.environ.get("CI") else pytest.skip(text)
+def stack(tmp_path_factory: pytest.TempPathFactory, need: Callable[[str], Path]) -> Iterator[Stack]:
+    mnist5k = need("mnist5k")
     root = tmp_path_factory.mktemp("bad-input")
     for name in ("code", "data", "packages"):
         (root / name).mkdir()
     (root / "code" / "mine.py").write_text(USER_CODE)
     (root / "outside.py").write_text(USER_CODE)
     (root / "data" / "link").symlink_to("/etc")
-    (root / "packages" / "mnist5k").symlink_to(packages_dir / "mnist5k")
+    (root / "packages" / "mnist5k").symlink_to(mnist5k)
     settings = Settings(
         home=root / "home",
         redis_url=None,

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -31,10 +32,10 @@ DEFINITION = {
 
 
 @pytest.mark.timeout(180)
-def test_a_comparison_is_interrupted_resumed_and_reported(tmp_path: Path, packages_dir: Path) -> None:
-    if not (packages_dir / "mnist5k").is_dir():
-        text = "mnist5k is missing: run `smartfrz data fetch mnist5k`"
-        pytest.fail(text) if os.environ.get("CI") else pytest.skip(text)
+def test_a_comparison_is_interrupted_resumed_and_reported(
+    tmp_path: Path, packages_dir: Path, need: Callable[[str], Path]
+) -> None:
+    need("mnist5k")
     file, out = tmp_path / "tiny.json", tmp_path / "out"
     file.write_text(json.dumps(DEFINITION))
     command = [*MAIN, str(file), "--out", str(out), "--dest", str(packages_dir)]

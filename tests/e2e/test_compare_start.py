@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,10 @@ DEFINITION = {
 
 
 @pytest.mark.timeout(120)
-def test_runs_start_from_the_weights_of_a_job_that_trained_first(tmp_path: Path, packages_dir: Path) -> None:
-    if not (packages_dir / "mnist5k").is_dir():
-        text = "mnist5k is missing: run `smartfrz data fetch mnist5k`"
-        pytest.fail(text) if os.environ.get("CI") else pytest.skip(text)
+def test_runs_start_from_the_weights_of_a_job_that_trained_first(
+    tmp_path: Path, packages_dir: Path, need: Callable[[str], Path]
+) -> None:
+    need("mnist5k")
     file, out = tmp_path / "tuned.json", tmp_path / "out"
     file.write_text(json.dumps(DEFINITION))
     command = [sys.executable, "-m", "client", "compare", str(file), "--out", str(out), "--dest", str(packages_dir)]

@@ -4,8 +4,7 @@ checkpoint with another worker, and one run at a time."""
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -41,10 +40,8 @@ def times(attempt: AttemptFiles) -> list[float]:
 
 
 @pytest.fixture
-def workers(settings: Settings, tmp_path: Path, packages_dir: Path) -> Iterator[list[WorkerProcess]]:
-    if not (packages_dir / "mnist5k").is_dir():
-        text = "mnist5k is missing: run `smartfrz data fetch mnist5k`"
-        pytest.fail(text) if os.environ.get("CI") else pytest.skip(text)
+def workers(settings: Settings, tmp_path: Path, need: Callable[[str], Path]) -> Iterator[list[WorkerProcess]]:
+    need("mnist5k")
     started: list[WorkerProcess] = []
     yield started
     for worker in started:
