@@ -29,13 +29,14 @@ def accuracy_figure(document: Json, workload: str) -> Figure | None:
     panels = [("flops_ratio", "training FLOPs / full training's (estimated)")]
     if any(row["wall_ratio"] for row in rows):
         panels.append(("wall_ratio", "wall time / full training's (measured)"))
+    most = max(row["n"] for row in rows)  # seeds that were run, which may be fewer than the file has
     figure = Figure(figsize=(2.2 + 3.9 * len(panels), 4.4), layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, (measure, label) in zip(axes, panels, strict=True):
         _calendar(axis, rows, measure)
         others = [row for row in rows if row["kind"] in ("early-stop", "policy")]
         for position, row in enumerate(others):
-            _point(axis, row, measure, position, of=len(document["seeds"][workload]))
+            _point(axis, row, measure, position, of=most)
         axis.set_xlabel(label)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
@@ -45,8 +46,7 @@ def accuracy_figure(document: Json, workload: str) -> Figure | None:
         axes[0].set_ylim(bottom=floor)
     bars = any((row["accuracy_difference"] or {}).get("low") is not None for row in rows)
     how = "; bars: 95 % bootstrap interval of the difference to full, paired by seed" if bars else ""
-    count = _count(len(document["seeds"][workload]), "seed")
-    figure.suptitle(f"{workload}: means over {count}{how}", fontsize=9)
+    figure.suptitle(f"{workload}: means over {_count(most, 'seed')}{how}", fontsize=9)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", fontsize=SMALL, frameon=False)
     return figure

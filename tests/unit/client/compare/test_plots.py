@@ -39,6 +39,14 @@ def test_every_arm_is_named_once_and_axes_have_labels() -> None:
     assert wall.get_xlabel() == "wall time / full training's (measured)"
 
 
+def test_the_title_counts_the_seeds_that_were_run() -> None:
+    figure = accuracy_figure(document(missing=tuple((arm, 1) for arm in ACCURACY)), "digits")
+    assert figure is not None
+    assert figure.get_suptitle().startswith("digits: means over 1 seed")
+    assert not figure.get_suptitle().startswith("digits: means over 1 seeds")
+    assert "linear" in [text.get_text() for text in figure.legends[0].get_texts()]
+
+
 def test_much_shortened_training_does_not_squeeze_the_rest() -> None:
     figure = accuracy_figure(document(), "digits")
     near = accuracy_figure(document(accuracy=ACCURACY | {"shorter-0.5": 0.87}), "digits")
