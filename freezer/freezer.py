@@ -37,7 +37,7 @@ from freezer.planner import PlannerState, check, check_honoured
 from freezer.policies.base import Decides, complete, overrides
 from freezer.prepared import Prepared
 from freezer.proxy import ModelProxy
-from freezer.rates import UnitRates
+from freezer.rates import UnitRates, initial_rate
 from freezer.recorder import Recorder
 from freezer.report import unit_rows
 from freezer.stages import Stages
@@ -117,11 +117,10 @@ class Freezer(Stages):
         self._rate_watch = RateWatch(config.thaw_on_lr_drop, config.thaw_on_lr_restart)
         self._score_watch = ScoreWatch(config.thaw_on_worse)
         self._rates: UnitRates | None = None
-        self._initial_rates: list[float] | None = None
+        self._initial_rates = [initial_rate(group) for group in optimizer.param_groups]
         self._watched = False
         self._refused: str | None = None
-        group = optimizer.param_groups[0]
-        self._initial_rate = float(group.get("initial_lr", group["lr"]))
+        self._initial_rate = self._initial_rates[0]
         self._restored = False
         self._batch: tuple[Tensor, Tensor | None] | None = None
 
@@ -371,8 +370,8 @@ class Freezer(Stages):
         if "rate_watch" in state:  # not in checkpoints of earlier versions
             self._rate_watch.load_state_dict(state["rate_watch"])
             self._score_watch.load_state_dict(state["score_watch"])
-        self._initial_rates = state.get("initial_rates")
-        if self._rates is not None and self._initial_rates is not None:
+        self._initial_rates = list(state.get("initial_rates") or self._initial_rates)
+        if self._rates is not None:
             self._rates.initial = list(self._initial_rates)
         self._initial_rate = float(state["initial_rate"])
         self._restored = self._step > 0 or bool(state["windows"])  # one saved before the first pass begins anew

@@ -33,8 +33,8 @@ class UnitRates:
             their kin, foreach and fused forms included).
         unit_of: unit by ``id`` of the parameter; parameters of no unit keep their group's rate.
         rates: asked at every step for the factors, finite and not negative; units left out keep their group's rate.
-        initial: initial rate of each group, where a run is resumed; by default ``initial_lr`` of the group or its
-            ``lr`` now.
+        initial: initial rate of each group, where a schedule or a resume has changed it since; groups beyond them, and
+            by default all, have :func:`initial_rate` now.
 
     Raises:
         ConfigError: an optimizer that updates all parameters as one (LBFGS).
@@ -53,11 +53,10 @@ class UnitRates:
                 "LBFGS moves all parameters as one: it cannot have a learning rate for each unit", "/policy"
             )
         self.optimizer = optimizer
-        self.initial = [float(g.get("initial_lr", g["lr"])) for g in optimizer.param_groups]
-        if initial is not None:
-            if len(initial) != len(self.initial):
-                raise ConfigError(f"{len(initial)} initial rates for {len(self.initial)} parameter groups")
-            self.initial = [float(rate) for rate in initial]
+        given = [float(rate) for rate in initial or ()]
+        if len(given) > len(optimizer.param_groups):
+            raise ConfigError(f"{len(given)} initial rates for {len(optimizer.param_groups)} parameter groups")
+        self.initial = [*given, *map(initial_rate, optimizer.param_groups[len(given) :])]
         self._unit_of = dict(unit_of)
         self._rates = rates
         self._open = True
@@ -107,7 +106,7 @@ class UnitRates:
         """A group's initial rate; a group added later brings its own."""
         if position < len(self.initial):
             return self.initial[position]
-        return float(group["initial_lr"] if "initial_lr" in group else group["lr"])
+        return initial_rate(group)
 
     def close(self) -> None:
         """The optimizer steps as before. Where somebody wrapped the step again, ours stays inside and does nothing."""
@@ -118,6 +117,11 @@ class UnitRates:
             del self.optimizer.__dict__["step"]
         else:
             self.optimizer.__dict__["step"] = self._had
+
+
+def initial_rate(group: Mapping[str, Any]) -> float:
+    """What a scheduler of PyTorch noted as the group's initial rate, else its rate now."""
+    return float(group.get("initial_lr", group["lr"]))
 
 
 def _like(rate: Any, value: float) -> Any:

@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch.optim import SGD
 
 from freezer.config import FreezeConfig
+from freezer.freezer import Freezer
 from freezer.policies.base import PolicyContext
 from freezer.policies.freezeout import FreezeOutPolicy
 from freezer.rates import UnitRates
 from freezer.units import Unit
-from tests.unit.freezer.policies.driving import Run, batch
+from tests.unit.freezer.policies.driving import Layers, Run, batch
 
 
 def _units(count: int = 5, unused: bool = False) -> list[Unit]:
@@ -92,3 +94,19 @@ def test_a_run_stands_still_where_the_rate_is_nothing() -> None:
     assert torch.equal(run.model.stem.weight, stem)
     assert not torch.equal(run.model.blocks[0][0].weight, second)  # type: ignore[index]
     assert run.model(batch(0)).isfinite().all()
+
+
+def test_the_initial_rate_is_the_one_the_freezer_was_made_with() -> None:
+    """Not the one that a loop with a warm-up of its own has set by the first pass: it would last all through the run."""
+    torch.manual_seed(0)
+    model = Layers()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    freezer = Freezer(model, optimizer, FreezeConfig(policy="freezeout", cache="off"), total_steps=16)
+    optimizer.param_groups[0]["lr"] = 0.001
+    before = model.stem.weight.detach().clone()
+    freezer.model(batch(0)).square().mean().backward()
+    optimizer.step()
+    assert model.stem.weight.grad is not None
+    rate = 0.1 / 0.8**3  # scaled: over the time at which the unit freezes
+    torch.testing.assert_close(before - model.stem.weight.detach(), rate * model.stem.weight.grad)
+    freezer.close()
