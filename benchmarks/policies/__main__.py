@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.policies.judge import judge
+from benchmarks.policies.kept import keep, restore
 from client.compare import ConsoleScreen, Folder, analyse, execute_privately, expand, parse, write
 from client.compare.write import page
 from client.files import write_json
@@ -22,6 +23,8 @@ from workers.settings import Settings
 
 HERE = Path(__file__).parent
 RESULT = HERE.parent / "results" / "policies.json"
+RUNS = RESULT.with_suffix(".runs.jsonl")
+"""Runs of this and of other machines, one a line: what is there is not run again."""
 
 
 def main() -> int:
@@ -44,11 +47,14 @@ def main() -> int:
     folder = Folder(root)
     console = Console(stderr=True)
     with folder.owned():
+        if not options.quick:
+            print(f"{restore(RUNS, folder, runs)} runs taken from {RUNS.name}", file=sys.stderr)
         if not options.report_only:
             chosen = [run for run in runs if _wanted(run, options)]
             with ConsoleScreen(console) as screen:
                 execute_privately(chosen, folder, Settings().packages, workers=options.workers, screen=screen)
-        analysed = analyse(comparison, runs, folder.results(runs))
+        results = folder.results(runs)
+        analysed = analyse(comparison, runs, results)
         write(analysed, root)
     listed = judge(analysed["table"], kinds)
     if options.evidence:
@@ -57,7 +63,8 @@ def main() -> int:
         tables = evaluate(load_summary(WEIGHTS / "crossval.safetensors"))
         listed = [entry for entry in checks(tables) if entry["bound"] is not None] + listed
         command = "python -m benchmarks.policies"
-        kept = {key: value for key, value in analysed.items() if key != "timelines"}  # the plots show them
+        keep(results, RUNS)
+        kept = {key: value for key, value in analysed.items() if key not in ("timelines", "runs")}  # they are in RUNS
         write_json(RESULT, {"command": command, "measures": listed, "kinds": kinds, **kept})
     for row in listed:
         print(f"{row['measure']:<84} {row['value']!s:>8} {row['bound']:>7} {row['ok']}", file=sys.stderr)

@@ -1,0 +1,65 @@
+"""What is kept in the repository of each run: one line, enough for the table and the plots, so that another machine goes
+on where this one stopped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from client.compare import Folder
+from client.compare.expand import Run, starts_of
+from client.files import write_text
+
+Json = dict[str, Any]
+_HEAD = ("workload", "arm", "kind", "seed", "digest", "status", "error", "tries", "workers", "seconds")
+_REPORT = (
+    "accuracy", "loss", "test_samples", "train_samples", "steps", "planned_steps", "epochs", "stopped_early", "resumes",
+    "wall_seconds", "train_seconds", "evaluate_seconds", "units", "frozen_units", "flops", "allreduce_bytes", "machine",
+    "versions",
+)  # fmt: skip
+
+
+def slim(record: Json) -> Json:
+    """A record as :class:`client.compare.Folder` keeps it, without what neither table nor plots show."""
+    report = record.get("report") or {}
+    history = [
+        {name: change[name] for name in ("step", "frozen", "thawed")}
+        for change in (report.get("freezer") or {}).get("history") or []
+    ]
+    kept: Json = {name: record[name] for name in _HEAD if name in record}
+    kept["report"] = {name: report[name] for name in _REPORT if name in report}
+    if history:
+        kept["report"]["freezer"] = {"history": history}
+        kept["units"] = [{"name": unit["name"]} for unit in record.get("units") or []]
+    return kept
+
+
+def keep(results: Mapping[str, Json], path: Path) -> None:
+    """Write the records that succeeded, by id, one line each."""
+    lines = [
+        json.dumps({"id": name, **slim(record)}, separators=(",", ":"))
+        for name, record in sorted(results.items())
+        if record["status"] == "succeeded"
+    ]
+    write_text(path, "".join(f"{line}\n" for line in lines))
+
+
+def restore(path: Path, folder: Folder, runs: Sequence[Run]) -> int:
+    """Put what was kept of these very specs into the folder, where it has no record of its own; returns how many.
+
+    What runs start from is told too, but not its weights: it is trained again where a run still needs them.
+    """
+    if not path.exists():
+        return 0
+    kept = {entry.pop("id"): entry for entry in map(json.loads, path.read_text(encoding="utf-8").splitlines())}
+    count = 0
+    for run in (*runs, *starts_of(runs)):
+        entry = kept.get(run.id)
+        if entry is None or entry["digest"] != run.digest or folder.read(run) is not None:
+            continue
+        folder.write(run, entry)
+        count += 1
+    return count
