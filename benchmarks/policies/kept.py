@@ -1,6 +1,4 @@
-"""What is kept in the repository of each run: one line, enough for the table and the plots, so that another machine goes
-on where this one stopped.
-"""
+"""What the repository keeps of each run: one line, enough for the table and the plots. Another machine goes on from it."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def test_a_run_stands_still_where_the_rate_is_nothing() -> None:
 
 
 def test_the_initial_rate_is_the_one_the_freezer_was_made_with() -> None:
-    """Not the one that a loop with a warm-up of its own has set by the first pass: it would last all through the run."""
+    """Not the one that a loop with a warm-up of its own has set by the first pass: it would stay all along."""
     torch.manual_seed(0)
     model = Layers()
     optimizer = SGD(model.parameters(), lr=0.1)
