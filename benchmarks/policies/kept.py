@@ -1,4 +1,4 @@
-"""What the repository keeps of each run: one line, enough for the table and the plots. Another machine goes on from it."""
+"""What the repository keeps of each run: one line, enough for table and plots. Another machine goes on from it."""
 
 from __future__ import annotations
 
