@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from rich.console import Console
 
 from benchmarks.policies.judge import judge
 from benchmarks.policies.kept import keep, restore
+from benchmarks.policies.leftout import FOLDER, with_leftout
+from benchmarks.policies.setting import choose_and_report
+from benchmarks.policies.summary import against_full_and_calendar, against_policies, choices, fill, promises
 from client.compare import ConsoleScreen, Folder, analyse, execute_privately, expand, parse, write
 from client.compare.write import page
 from client.files import write_json
@@ -21,6 +25,7 @@ from freezer.offline.summary import load_summary
 from freezer.predictor.model import WEIGHTS
 from workers.settings import Settings
 
+Json = dict[str, Any]
 HERE = Path(__file__).parent
 RESULT = HERE.parent / "results" / "policies.json"
 RUNS = RESULT.with_suffix(".runs.jsonl")
@@ -36,12 +41,14 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=1, help="jobs at a time; more than one spoils seconds")
     parser.add_argument("--runs", type=Path, default=Path("runs/bench-policies"))
     parser.add_argument("--report-only", action="store_true", help="run nothing")
-    parser.add_argument("--evidence", type=Path, help="put the table and the plots there too")
+    parser.add_argument("--evidence", type=Path, help="tables and plots there, short tables into DIR.md")
     parser.add_argument("--json", metavar="FILE", help="print the measures there too; - for stdout")
     options = parser.parse_args()
     document = json.loads((HERE / ("quick.json" if options.quick else "workloads.json")).read_text(encoding="utf-8"))
     kinds: dict[str, str] = document.pop("kinds")
-    comparison = parse(document)
+    halves: dict[str, list[str]] = document.pop("halves", {})
+    comparison = parse(with_leftout(document))
+    os.environ["SMARTFRZ_DATA_DIR"] = str(FOLDER)  # of the private stack: where jobs may take weights from
     runs = expand(comparison)
     root = options.runs / ("quick" if options.quick else "whole")
     folder = Folder(root)
@@ -57,15 +64,11 @@ def main() -> int:
         analysed = analyse(comparison, runs, results)
         write(analysed, root)
     listed = judge(analysed["table"], kinds)
-    if options.evidence:
-        page(_measured(analysed), options.evidence / "tables.md")
     if not options.quick:
         tables = evaluate(load_summary(WEIGHTS / "crossval.safetensors"))
         listed = [entry for entry in checks(tables) if entry["bound"] is not None] + listed
-        command = "python -m benchmarks.policies"
         keep(results, RUNS)
-        kept = {key: value for key, value in analysed.items() if key not in ("timelines", "runs")}  # they are in RUNS
-        write_json(RESULT, {"command": command, "measures": listed, "kinds": kinds, **kept})
+        _publish(analysed, listed, kinds, choose_and_report(analysed["table"], halves), options.evidence)
     for row in listed:
         print(f"{row['measure']:<84} {row['value']!s:>8} {row['bound']:>7} {row['ok']}", file=sys.stderr)
     text = json.dumps(listed, indent=1)
@@ -76,7 +79,27 @@ def main() -> int:
     return 0
 
 
-def _measured(document: dict[str, Any]) -> dict[str, Any]:
+def _publish(
+    analysed: Json, listed: list[Json], kinds: dict[str, str], settings: list[Json], evidence: Path | None
+) -> None:
+    """The committed result, and the evidence page with its tables and plots."""
+    kept = {key: value for key, value in analysed.items() if key not in ("timelines", "runs")}  # they are in RUNS
+    command = "python -m benchmarks.policies"
+    write_json(RESULT, {"command": command, "measures": listed, "kinds": kinds, "settings": settings, **kept})
+    if evidence is None:
+        return
+    page(_measured(analysed), evidence / "tables.md")
+    table = analysed["table"]
+    parts = {
+        "calendar": against_full_and_calendar(table, kinds),
+        "policies": against_policies(table, kinds),
+        "promises": promises(listed),
+        "settings": choices(settings),
+    }
+    fill(evidence.with_suffix(".md"), parts)
+
+
+def _measured(document: Json) -> Json:
     """Without the arms and workloads of which nothing has been run: a page needs no empty rows."""
     table = [row for row in document["table"] if row["n"]]
     known = {row["workload"] for row in table}

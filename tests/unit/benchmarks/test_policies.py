@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.policies import judge as module
 from benchmarks.policies.judge import judge
+from benchmarks.policies.leftout import with_leftout
 from client.compare import expand, parse
 
 KINDS = {"a": "fine-tuning", "b": "scratch"}
@@ -89,6 +90,32 @@ def test_what_was_not_measured_is_not_kept() -> None:
 def test_the_comparisons_can_be_run(name: str) -> None:
     document = json.loads((Path(module.__file__).parent / f"{name}.json").read_text())
     kinds = document.pop("kinds")
-    runs = expand(parse(document))
+    halves = document.pop("halves", {})
+    runs = expand(parse(with_leftout(document)))
     assert {run.workload for run in runs} == set(kinds)
+    assert sorted(w for half in halves.values() for w in half) == (sorted(kinds) if halves else [])
     assert {run.arm for run in runs} >= {"full", "early-stop", "smartfrz"}
+
+
+def test_learned_policies_never_saw_the_network(tmp_path: Path) -> None:
+    (tmp_path / "smartfrz-without-vgg-small.safetensors").touch()
+    document = {
+        "workloads": {"vgg": {"model": {"name": "vgg-small"}}, "own": {"model": {"name": "custom"}}},
+        "arms": {
+            "full": {},
+            "smartfrz": {"freeze.policy": "smartfrz"},
+            "fast": {"freeze.policy": "smartfrz", "workloads": {"vgg": {"freeze.aggressiveness": "fast"}}},
+            "never": {"freeze.policy": "smartfrz", "workloads": {"vgg": False}},
+            "mine": {"freeze.policy": "smartfrz", "freeze.options.weights": "mine.safetensors"},
+            "linear": {"freeze.policy": "linear"},
+        },
+    }
+    weights = {"freeze.options.weights": "smartfrz-without-vgg-small.safetensors"}
+    before = json.dumps(document)
+    arms = with_leftout(document, tmp_path)["arms"]
+    assert json.dumps(document) == before
+    assert arms["smartfrz"]["workloads"] == {"vgg": weights}
+    assert arms["fast"]["workloads"] == {"vgg": {**weights, "freeze.aggressiveness": "fast"}}
+    assert arms["never"]["workloads"] == {"vgg": False}
+    assert "workloads" not in arms["mine"]
+    assert "workloads" not in arms["linear"]

@@ -1,0 +1,65 @@
+"""Which aggressiveness to recommend, chosen on one half of the workloads and reported on the other, both ways. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from benchmarks.policies.judge import ACCURACY
+
+Json = dict[str, Any]
+SETTINGS = {"smartfrz-conservative": "conservative", "smartfrz": "balanced", "smartfrz-fast": "fast"}
+"""Setting by arm, from the most careful to the boldest."""
+
+
+def choose_and_report(table: Sequence[Json], halves: Mapping[str, Sequence[str]]) -> list[Json]:
+    """One entry for each half: what it chooses, and what that does on the others.
+
+    Chosen is the setting that saves most FLOPs among those that lose at most 0.2 points on average over the half's
+    workloads, else the most careful one. Every workload weighs the same; only those count on which all settings ran.
+
+    Args:
+        table: of :func:`client.compare.analyse`.
+        halves: workloads by the name of their half; two of them.
+
+    Returns:
+        ``chosen_on``, ``reported_on``: workloads; ``setting``; ``accuracy_difference`` in shares and ``flops_speedup``,
+        means over the reported workloads; ``worst``: their least accuracy difference; ``seeds``: fewest of any run.
+        Halves without a complete workload are left out.
+    """
+    rows = {(row["workload"], row["arm"]): row for row in table}
+    whole = {
+        name: [w for w in half if all(_known(rows.get((w, arm))) for arm in SETTINGS)] for name, half in halves.items()
+    }
+    found = []
+    for name, half in whole.items():
+        rest = [w for other, workloads in whole.items() if other != name for w in workloads]
+        if not half or not rest:
+            continue
+        arm = _choice(rows, half)
+        there = [rows[workload, arm] for workload in rest]
+        lost = [row["accuracy_difference"]["mean"] for row in there]
+        found.append(
+            {
+                "chosen_on": half,
+                "reported_on": rest,
+                "setting": SETTINGS[arm],
+                "accuracy_difference": fmean(lost),
+                "worst": min(lost),
+                "flops_speedup": fmean(row["flops_speedup"] for row in there),
+                "seeds": min(row["accuracy_difference"]["n"] for row in there),
+            }
+        )
+    return found
+
+
+def _choice(rows: Mapping[tuple[str, str], Json], half: Sequence[str]) -> str:
+    lost = {arm: fmean(rows[w, arm]["accuracy_difference"]["mean"] for w in half) for arm in SETTINGS}
+    saved = {arm: fmean(rows[w, arm]["flops_speedup"] for w in half) for arm in SETTINGS}
+    good = [arm for arm in SETTINGS if lost[arm] >= ACCURACY]
+    return max(good, key=saved.__getitem__, default=next(iter(SETTINGS)))
+
+
+def _known(row: Json | None) -> bool:
+    return row is not None and row["accuracy_difference"] is not None and row["flops_speedup"] is not None

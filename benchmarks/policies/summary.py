@@ -1,0 +1,119 @@
+"""The short tables of ``docs/evidence.md``, written between its markers so that no figure is copied by hand. Pure but
+for :func:`fill`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.policies.setting import SETTINGS
+from client.files import write_text
+
+Json = dict[str, Any]
+
+
+def against_full_and_calendar(table: Sequence[Json], kinds: Mapping[str, str]) -> str:
+    """``smartfrz`` in its three settings on every workload that was measured."""
+    head = (
+        "workload", "", "seeds", "setting", "accuracy to full, pt", "FLOPs, full / ours",
+        "seconds of training, full / ours", "to the calendar at equal FLOPs, pt", "to early stopping, pt",
+    )  # fmt: skip
+    rows = {(row["workload"], row["arm"]): row for row in table}
+    lines = [
+        (
+            workload,
+            kind,
+            str(row["n"]),
+            setting,
+            points(row["accuracy_difference"]),
+            _number(row["flops_speedup"]),
+            _number(1.0 / row["train_seconds_ratio"]["mean"] if row["train_seconds_ratio"] else None),
+            points(row["equal_compute_difference"]),
+            points(row["early_stop_difference"]),
+        )
+        for workload, kind in kinds.items()
+        for arm, setting in SETTINGS.items()
+        if (row := rows.get((workload, arm))) and row["n"]
+    ]
+    return _table(head, lines)
+
+
+def against_policies(table: Sequence[Json], kinds: Mapping[str, str]) -> str:
+    """Accuracy and FLOPs of every arm that freezes or stops, to full training, workload by workload."""
+    arms = list(dict.fromkeys(row["arm"] for row in table if row["kind"] in ("early-stop", "policy") and row["n"]))
+    rows = {(row["workload"], row["arm"]): row for row in table if row["n"]}
+    known = [workload for workload in kinds if any((workload, arm) in rows for arm in arms)]
+
+    def cell(row: Json | None) -> str:
+        if row is None or row["accuracy_difference"] is None:
+            return ""
+        return f"{row['accuracy_difference']['mean'] * 100:+.2f} at {row['flops_ratio']['mean']:.2f}"
+
+    return _table(("", *known), [(arm, *(cell(rows.get((workload, arm))) for workload in known)) for arm in arms])
+
+
+def promises(listed: Sequence[Json]) -> str:
+    """The bounds, met or not."""
+    lines = [
+        (
+            entry["measure"],
+            f"{entry['bound']:g}",
+            "not measured" if entry["value"] is None else f"{entry['value']:g}",
+            "yes" if entry["ok"] else "**no**",
+        )
+        for entry in listed
+    ]
+    return _table(("measure", "bound", "reached", "kept"), lines)
+
+
+def choices(found: Sequence[Json]) -> str:
+    """Settings chosen on one half of the workloads, and what they do on the other."""
+    head = ("chosen on", "setting", "reported on", "accuracy to full, pt", "worst, pt", "FLOPs, full / ours", "seeds")
+    lines = [
+        (
+            ", ".join(entry["chosen_on"]),
+            entry["setting"],
+            ", ".join(entry["reported_on"]),
+            f"{entry['accuracy_difference'] * 100:+.2f}",
+            f"{entry['worst'] * 100:+.2f}",
+            f"{entry['flops_speedup']:.2f}",
+            f"{entry['seeds']} or more",
+        )
+        for entry in found
+    ]
+    return _table(head, lines)
+
+
+def points(found: Json | None) -> str:
+    """A difference of accuracies in points, with its interval where there is one."""
+    if found is None:
+        return ""
+    interval = "" if found["low"] is None else f" [{found['low'] * 100:+.2f}, {found['high'] * 100:+.2f}]"
+    return f"{found['mean'] * 100:+.2f}{interval}"
+
+
+def fill(page: Path, parts: Mapping[str, str]) -> None:
+    """Replace what stands between ``<!-- NAME -->`` and ``<!-- /NAME -->`` in the page.
+
+    Raises:
+        ValueError: the page has no such markers.
+    """
+    text = page.read_text(encoding="utf-8")
+    for name, part in parts.items():
+        begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        before, found, rest = text.partition(begin)
+        _, closed, after = rest.partition(end)
+        if not (found and closed):
+            raise ValueError(f"{page} has no markers {begin.strip()} and {end}")
+        text = f"{before}{begin}{part}\n{end}{after}"
+    write_text(page, text)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *lines))

@@ -1,0 +1,93 @@
+"""The setting chosen on one half of the workloads, and the short tables of the evidence page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.policies.setting import choose_and_report
+from benchmarks.policies.summary import against_full_and_calendar, against_policies, choices, fill, promises
+
+HALVES = {"one": ["a", "b"], "other": ["c", "d"]}
+
+
+def stat(mean: float, n: int = 3, low: float | None = None, high: float | None = None) -> dict[str, Any]:
+    return {"mean": mean, "n": n, "low": low, "high": high}
+
+
+def row(workload: str, arm: str, lost: float, speedup: float, n: int = 3) -> dict[str, Any]:
+    return {
+        "workload": workload,
+        "arm": arm,
+        "kind": "policy",
+        "n": n,
+        "accuracy_difference": stat(lost, n, lost - 0.001, lost + 0.001) if n > 1 else stat(lost, n),
+        "flops_speedup": speedup,
+        "flops_ratio": stat(1 / speedup),
+        "train_seconds_ratio": stat(0.8),
+        "equal_compute_difference": None,
+        "early_stop_difference": stat(0.01),
+    }
+
+
+def rows(workload: str, careful: float, balanced: float, fast: float) -> list[dict[str, Any]]:
+    return [
+        row(workload, "smartfrz-conservative", careful, 1.1),
+        row(workload, "smartfrz", balanced, 1.3),
+        row(workload, "smartfrz-fast", fast, 1.6, n=2),
+    ]
+
+
+TABLE = [
+    *rows("a", 0.0, -0.001, -0.001),
+    *rows("b", 0.0, 0.001, -0.009),  # fast loses half a point on average of a and b
+    *rows("c", 0.0, -0.004, -0.001),
+    *rows("d", 0.0, -0.004, -0.002),
+]
+
+
+def test_each_half_chooses_for_the_other() -> None:
+    first, second = choose_and_report(TABLE, HALVES)
+    assert (first["chosen_on"], first["setting"], first["reported_on"]) == (["a", "b"], "balanced", ["c", "d"])
+    assert first["accuracy_difference"] == first["worst"] == pytest.approx(-0.004)
+    assert first["flops_speedup"] == pytest.approx(1.3)
+    assert (second["setting"], second["reported_on"], second["seeds"]) == ("fast", ["a", "b"], 2)
+    assert second["accuracy_difference"] == pytest.approx(-0.005)
+    assert second["worst"] == pytest.approx(-0.009)
+
+
+def test_where_all_lose_too_much_the_most_careful_is_chosen() -> None:
+    table = [*rows("a", -0.003, -0.004, -0.005), *rows("c", 0.0, 0.0, 0.0)]
+    assert choose_and_report(table, HALVES)[0]["setting"] == "conservative"
+
+
+def test_a_workload_without_all_settings_does_not_count() -> None:
+    table = [entry for entry in TABLE if (entry["workload"], entry["arm"]) != ("b", "smartfrz-conservative")]
+    assert choose_and_report(table, HALVES)[0]["chosen_on"] == ["a"]
+    assert choose_and_report(table, {"one": ["b"], "other": ["c"]}) == []
+
+
+def test_tables_show_signs_intervals_and_gaps() -> None:
+    kinds = {"a": "scratch", "b": "fine-tuning"}
+    text = against_full_and_calendar(TABLE, kinds)
+    assert "| a | scratch | 3 | balanced | -0.10 [-0.20, +0.00] | 1.30 | 1.25 |  | +1.00 |" in text
+    assert "| c |" not in text
+    assert "| smartfrz-fast | -0.10 at 0.62 | -0.90 at 0.62 |" in against_policies(TABLE, kinds)
+    kept = {"measure": "m", "value": 0.5, "bound": 1.0, "ok": False}
+    assert promises([kept, {**kept, "value": None}]).splitlines()[2:] == [
+        "| m | 1 | 0.5 | **no** |",
+        "| m | 1 | not measured | **no** |",
+    ]
+    assert "| a, b | balanced | c, d | -0.40 | -0.40 | 1.30 | 3 or more |" in choices(choose_and_report(TABLE, HALVES))
+
+
+def test_a_page_keeps_what_stands_outside_its_markers(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- t -->\nold\n<!-- /t -->\nafter\n")
+    fill(page, {"t": "| new |"})
+    fill(page, {"t": "| newer |"})
+    assert page.read_text() == "before\n<!-- t -->\n| newer |\n<!-- /t -->\nafter\n"
+    with pytest.raises(ValueError, match="no markers <!-- u -->"):
+        fill(page, {"u": ""})
