@@ -32,6 +32,10 @@ THRESHOLDS: dict[str, float] = {"conservative": 0.9, "balanced": 0.75, "fast": 0
 """Probability that a unit has converged above which it freezes, by aggressiveness."""
 LEARNED_MIN_GAIN = 0.2
 """``min_gain`` of policies with a predictor: few large changes, whose frozen prefix the forward cache can serve."""
+ANNEALED_MIN_GAIN = 0.05
+"""The same where units anneal one by one: each has come to rest at another time."""
+ANNEAL = 0.8
+"""``anneal`` that a service sets for networks trained from scratch: FreezeOut's own recommendation."""
 _SNAPSHOTS = 120
 _STAGES = 24
 _INTERVALS = 16  # the sources of the baselines have 10 to 20
@@ -73,7 +77,8 @@ class FreezeConfig:
     """Largest share of units that may be frozen; the last unit (the head) is never frozen."""
     min_gain: float | None = None
     """Smallest share of a full step's FLOPs that a change must save in each remaining step. null: 0.2 for policies with
-    a predictor, else 0. Policies that follow a calendar are exempt, here and from ``event_steps``."""
+    a predictor (0.05 with their option ``anneal``), else 0. Policies that follow a calendar are exempt, here and from
+    ``event_steps``."""
     event_steps: float = 1.0
     """What a change of the frozen set may cost, in full steps: it must save more in the steps that remain."""
     thaw_on_lr_drop: float | None = 10.0
@@ -141,7 +146,9 @@ class FreezeConfig:
         """The ``min_gain`` in force."""
         if self.min_gain is not None:
             return self.min_gain
-        return LEARNED_MIN_GAIN if self.policy in _READS_WINDOWS else 0.0
+        if self.policy not in _READS_WINDOWS:
+            return 0.0
+        return ANNEALED_MIN_GAIN if self.options.get("anneal") else LEARNED_MIN_GAIN
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> FreezeConfig:
@@ -224,16 +231,23 @@ class Schedule:
         return nxt if nxt < self.total_steps else None
 
 
-OPTION_SCHEMAS: dict[str, dict[str, Any]] = {
-    "smartfrz": {
-        "weights": {"type": "string", "description": "Predictor weights (.safetensors); the shipped ones if absent."},
+_LEARNED_OPTIONS: dict[str, Any] = {
+    "weights": {"type": "string", "description": "Predictor weights (.safetensors); the shipped ones if absent."},
+    "anneal": {
+        "type": "number",
+        "minimum": 0,
+        "maximum": 1,
+        "description": "Let each unit's learning rate anneal ahead of the run's, first units first, as `freezeout` "
+        "does with this `t0`; it replaces the job's schedule. 0: never. If absent: a job that trains a network from "
+        "scratch on a falling schedule has 0.8, all others have 0.",
     },
+}
+OPTION_SCHEMAS: dict[str, dict[str, Any]] = {
+    "smartfrz": _LEARNED_OPTIONS,
     "smartfrz-paper": {
         "weights": {"type": "string", "description": "Predictor weights (.safetensors). Required: none are shipped."},
     },
-    "progress-only": {
-        "weights": {"type": "string", "description": "Predictor weights (.safetensors); the shipped ones if absent."},
-    },
+    "progress-only": _LEARNED_OPTIONS,
     "static": {
         "units": {"type": "array", "items": {"type": "string"}, "description": "Units to freeze from the start."},
         "first": {"type": "integer", "minimum": 1, "description": "Freeze the first so many units instead."},

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
 from freezer.config import FreezeConfig
 from freezer.errors import ConfigError
+from freezer.policies.annealing import Annealing
 from freezer.policies.base import Defaults, PolicyContext, Verdict
 from freezer.predictor.features import Window, to_values
 from freezer.predictor.model import load_predictor
 from freezer.predictor.networks import Predictor
+from freezer.units import Unit
+
+_AT_REST = 0.9
+"""Share of a unit's annealing after which it counts as converged: its rate is a fortieth of its first."""
 
 
 class LearnedPolicy(Defaults):
@@ -43,6 +51,29 @@ class LearnedPolicy(Defaults):
         return [Verdict(name, p > threshold, p) for name, p in zip(names, probabilities, strict=True)]
 
 
+class AnnealedPolicy(LearnedPolicy):
+    """The same predictor where every unit's rate anneals ahead of the run's, first units first.
+
+    What comes to rest early can freeze early and has been trained to an end, not cut off at a high rate. The calendar
+    says when a unit is at rest at the latest; the predictor, whether it has converged before.
+    """
+
+    def __init__(self, name: str, predictor: Predictor, annealing: Annealing) -> None:
+        super().__init__(name, predictor)
+        self.annealing = annealing
+
+    def decide(self, context: PolicyContext) -> list[Verdict]:
+        now = context.step / max(1, context.total_steps)
+        times = self.annealing.times(context.units)
+        return [
+            replace(said, converged=said.converged or now >= _AT_REST * times.get(said.unit, 1.0))
+            for said in super().decide(context)
+        ]
+
+    def rates(self, step: int, total_steps: int, units: Sequence[Unit]) -> Mapping[str, float]:
+        return self.annealing.rates(step, total_steps, units)
+
+
 def lr_ratio(now: float, initial: float) -> float:
     """Learning rate relative to the initial one, in [0, 1.5]; 1 where a warm-up starts at nothing."""
     return min(1.5, max(0.0, now / initial)) if initial > 0 else 1.0
@@ -59,4 +90,6 @@ def from_config(config: FreezeConfig) -> LearnedPolicy:
     predictor = load_predictor(given if given is not None else config.policy)
     if predictor.architecture != config.policy:
         raise ConfigError(f"the weights are of a {predictor.architecture!r} predictor", "/options/weights")
+    if t0 := float(config.options.get("anneal", 0.0)):
+        return AnnealedPolicy(config.policy, predictor, Annealing(t0))
     return LearnedPolicy(config.policy, predictor)

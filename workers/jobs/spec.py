@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
 
-from freezer.config import FreezeConfig
+from freezer.config import ANNEAL, OPTION_SCHEMAS, FreezeConfig
+from workers.jobs.entries import MODELS
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._:/-]{0,127}$")]
 
@@ -127,9 +129,22 @@ class JobSpec(Strict):
         return value
 
     def freeze_config(self) -> FreezeConfig:
-        """The freeze section, validated.
+        """The freeze section, validated; ``options.anneal`` filled in where the policy has it and it was left open.
 
         Raises:
             freezer.errors.ConfigError: with a pointer relative to ``/freeze``.
         """
-        return FreezeConfig.from_dict(self.freeze)
+        config = FreezeConfig.from_dict(self.freeze)
+        known = OPTION_SCHEMAS.get(config.policy, {})
+        if "anneal" not in known or "anneal" in config.options or not self.from_scratch():
+            return config
+        if self.training.lr_schedule.name == "constant":  # the user wants the rate to stay
+            return config
+        return replace(config, options={**config.options, "anneal": ANNEAL})
+
+    def from_scratch(self) -> bool:
+        """Whether the network starts from random weights, as far as a spec can tell: user code may do anything."""
+        model, entry = self.model, MODELS.get(self.model.name)
+        if entry is None or model.name == "code" or model.init_from is not None or model.path is not None:
+            return False
+        return not (entry.pretrained and model.pretrained)

@@ -69,6 +69,8 @@ def test_the_least_gain_goes_by_policy_where_it_is_left_open() -> None:
     assert FreezeConfig().least_gain > 0.0
     assert FreezeConfig(policy="autofreeze").least_gain == 0.0
     assert FreezeConfig(min_gain=0.0).least_gain == 0.0
+    annealed = FreezeConfig(options={"anneal": 0.8})
+    assert 0.0 < annealed.least_gain < FreezeConfig(options={"anneal": 0}).least_gain == FreezeConfig().least_gain
 
 
 def test_a_window_that_never_fills_says_what_to_change() -> None:

@@ -39,13 +39,16 @@ def _policy(**options: Any) -> FreezeOutPolicy:
     ],
 )
 def test_the_times_at_which_units_freeze(how: str, times: list[float]) -> None:
-    assert list(_policy(t0=0.5, how=how).times(_units()).values()) == times
-    assert list(_policy(t0=0.5, how=how).times(_units(6, unused=True)).values()) == times  # it is no layer of the pass
+    annealing = _policy(t0=0.5, how=how).annealing
+    assert list(annealing.times(_units()).values()) == times
+    assert (
+        list(_policy(t0=0.5, how=how).annealing.times(_units(6, unused=True)).values()) == times
+    )  # it is no layer of the pass
 
 
 def test_the_defaults_are_the_papers_recommendation() -> None:
-    assert _policy().times(_units())["u0"] == pytest.approx(0.512)
-    assert _policy().scale
+    assert _policy().annealing.times(_units())["u0"] == pytest.approx(0.512)
+    assert _policy().annealing.scale
 
 
 def test_each_rate_is_half_a_cosine_to_its_own_end() -> None:
@@ -78,7 +81,7 @@ def test_verdicts_from_the_end_on() -> None:
 
 
 def test_one_unit_and_freezing_from_the_start_are_no_division_by_zero() -> None:
-    assert _policy().times(_units(1)) == {"u0": 1.0}
+    assert _policy().annealing.times(_units(1)) == {"u0": 1.0}
     assert _policy(t0=0.0).rates(0, 100, _units())["u0"] == 0.0
 
 

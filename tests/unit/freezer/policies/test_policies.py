@@ -13,7 +13,7 @@ import torch
 from freezer import policies
 from freezer.config import OPTION_SCHEMAS, POLICIES, FreezeConfig, check_options
 from freezer.errors import ConfigError, PredictorError
-from freezer.policies.base import PolicyContext, Verdict
+from freezer.policies.base import PolicyContext, Verdict, overrides
 from freezer.policies.controls import RandomPolicy
 from freezer.policies.linear import frozen_count
 from freezer.predictor.model import save_predictor
@@ -101,6 +101,27 @@ def test_the_threshold_decides(weights: dict[str, str]) -> None:
             policy="smartfrz", window=8, threshold=threshold, options={"weights": weights["smartfrz"]}
         )
         assert _converged(policies.make(config).decide(_context(config))) == expected
+
+
+@pytest.mark.parametrize("name", ["smartfrz", "progress-only"])
+def test_an_annealed_unit_counts_as_converged_once_it_is_at_rest(name: str, weights: dict[str, str]) -> None:
+    config = FreezeConfig(policy=name, threshold=0.999, options={"weights": weights[name], "anneal": 0.5})
+    policy = policies.make(config)
+    # t_i are 0.125, 0.24, 0.42, 0.67 and 1: at 0.39 the third has nine tenths of its own behind it
+    assert _converged(policy.decide(_context(config, step=37))) == ["stem", "blocks.0"]
+    assert _converged(policy.decide(_context(config, step=38))) == ["stem", "blocks.0", "blocks.1"]
+    assert policy.decide(_context(config, step=38, count=7)) == []
+    eager = FreezeConfig(policy=name, threshold=0.001, options=config.options)
+    assert _converged(policies.make(eager).decide(_context(eager, step=1))) == list(NAMES)
+
+
+def test_annealed_rates_are_those_of_freezeout_and_off_there_are_none(weights: dict[str, str]) -> None:
+    units = _context(FreezeConfig()).units
+    annealed = policies.make(FreezeConfig(options={"weights": weights["smartfrz"], "anneal": 0.7}))
+    freezeout = policies.make(FreezeConfig(policy="freezeout", options={"t0": 0.7}))
+    assert annealed.rates(20, 100, units) == freezeout.rates(20, 100, units)
+    assert not overrides(policies.make(FreezeConfig(options={"weights": weights["smartfrz"], "anneal": 0})), "rates")
+    assert not overrides(policies.make(FreezeConfig(options={"weights": weights["smartfrz"]})), "rates")
 
 
 def test_the_papers_predictor_waits_for_a_full_window(weights: dict[str, str]) -> None:

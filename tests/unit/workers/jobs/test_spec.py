@@ -34,3 +34,29 @@ def test_a_fault_points_to_its_field(parts: dict[str, Any], where: tuple[str, ..
 def test_a_spec_survives_json() -> None:
     made = JobSpec.model_validate(spec(model={"name": "code", "entry": "a.py:f"}, metadata={"k": "v"}))
     assert JobSpec.model_validate_json(made.model_dump_json()) == made
+
+
+@pytest.mark.parametrize(
+    ("parts", "anneal"),
+    [
+        ({}, 0.8),
+        ({"freeze": {"policy": "progress-only"}}, 0.8),
+        ({"model": {"name": "minilm-l6", "pretrained": False}}, 0.8),
+        ({"freeze": {"policy": "smartfrz", "options": {"anneal": 0}}}, 0),
+        ({"freeze": {"policy": "linear"}}, None),
+        ({"freeze": {"policy": "smartfrz-paper", "options": {"weights": "w"}}}, None),
+        ({"freeze": {"policy": "of-somebody"}}, None),
+        ({"model": {"name": "minilm-l6"}}, None),
+        ({"model": {"name": "resnet-small", "init_from": "job_1a"}}, None),
+        ({"model": {"name": "resnet-small", "path": "weights.safetensors"}}, None),
+        ({"model": {"name": "code", "entry": "a.py:f"}}, None),
+        ({"model": {"name": "unheard-of"}}, None),
+        ({"training": {"lr_schedule": {"name": "constant"}}}, None),
+    ],
+)
+def test_units_anneal_where_a_network_is_trained_from_scratch_on_a_falling_schedule(
+    parts: dict[str, Any], anneal: float | None
+) -> None:
+    job = JobSpec.model_validate(spec(**parts))
+    assert job.freeze_config().options.get("anneal") == anneal
+    assert "anneal" not in job.freeze.get("options", {}) or anneal == 0  # what was submitted stays as it was
