@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.policies.setting import SETTINGS
+from client.compare.table import lines, points, signed
 from client.files import write_text
 
 Json = dict[str, Any]
@@ -21,23 +22,23 @@ def against_full_and_calendar(table: Sequence[Json], kinds: Mapping[str, str]) -
         "seconds of training, full / ours", "to the calendar at equal FLOPs, pt", "to early stopping, pt",
     )  # fmt: skip
     rows = {(row["workload"], row["arm"]): row for row in table}
-    lines = [
+    cells = [
         (
             workload,
             kind,
             str(row["n"]),
             setting,
-            points(row["accuracy_difference"]),
+            points(row["accuracy_difference"], row["n"]),
             _number(row["flops_speedup"]),
             _number(1.0 / row["train_seconds_ratio"]["mean"] if row["train_seconds_ratio"] else None),
-            points(row["equal_compute_difference"]),
-            points(row["early_stop_difference"]),
+            points(row["equal_compute_difference"], row["n"]),
+            points(row["early_stop_difference"], row["n"]),
         )
         for workload, kind in kinds.items()
         for arm, setting in SETTINGS.items()
         if (row := rows.get((workload, arm))) and row["n"]
     ]
-    return _table(head, lines)
+    return _table(head, cells)
 
 
 def against_policies(table: Sequence[Json], kinds: Mapping[str, str]) -> str:
@@ -49,14 +50,14 @@ def against_policies(table: Sequence[Json], kinds: Mapping[str, str]) -> str:
     def cell(row: Json | None) -> str:
         if row is None or row["accuracy_difference"] is None:
             return ""
-        return f"{row['accuracy_difference']['mean'] * 100:+.2f} at {row['flops_ratio']['mean']:.2f}"
+        return f"{signed(row['accuracy_difference']['mean'])} at {row['flops_ratio']['mean']:.2f}"
 
     return _table(("", *known), [(arm, *(cell(rows.get((workload, arm))) for workload in known)) for arm in arms])
 
 
 def promises(listed: Sequence[Json]) -> str:
     """The bounds, met or not."""
-    lines = [
+    cells = [
         (
             entry["measure"],
             f"{entry['bound']:g}",
@@ -65,33 +66,25 @@ def promises(listed: Sequence[Json]) -> str:
         )
         for entry in listed
     ]
-    return _table(("measure", "bound", "reached", "kept"), lines)
+    return _table(("measure", "bound", "reached", "kept"), cells)
 
 
 def choices(found: Sequence[Json]) -> str:
     """Settings chosen on one half of the workloads, and what they do on the other."""
     head = ("chosen on", "setting", "reported on", "accuracy to full, pt", "worst, pt", "FLOPs, full / ours", "seeds")
-    lines = [
+    cells = [
         (
             ", ".join(entry["chosen_on"]),
             entry["setting"],
             ", ".join(entry["reported_on"]),
-            f"{entry['accuracy_difference'] * 100:+.2f}",
-            f"{entry['worst'] * 100:+.2f}",
+            signed(entry["accuracy_difference"]),
+            signed(entry["worst"]),
             f"{entry['flops_speedup']:.2f}",
             f"{entry['seeds']} or more",
         )
         for entry in found
     ]
-    return _table(head, lines)
-
-
-def points(found: Json | None) -> str:
-    """A difference of accuracies in points, with its interval where there is one."""
-    if found is None:
-        return ""
-    interval = "" if found["low"] is None else f" [{found['low'] * 100:+.2f}, {found['high'] * 100:+.2f}]"
-    return f"{found['mean'] * 100:+.2f}{interval}"
+    return _table(head, cells)
 
 
 def fill(page: Path, parts: Mapping[str, str]) -> None:
@@ -115,5 +108,5 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
-def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *lines))
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(lines(head, rows))

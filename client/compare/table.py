@@ -45,7 +45,7 @@ def markdown(document: Json, plots: Mapping[str, Sequence[str]]) -> str:
         parts += [f"## {workload}", "", f"Seeds {', '.join(map(str, seeds))}.", "", *_table(rows), ""]
         parts += [line for name in plots.get(workload, ()) for line in (f"![{workload}]({name})", "")]
     if bounded := [check for check in document["checks"] if check["bound"] is not None]:
-        parts += ["## Bounds", "", *_lines(("measure", "value", "bound", "met"), map(_check_cells, bounded)), ""]
+        parts += ["## Bounds", "", *lines(("measure", "value", "bound", "met"), map(_check_cells, bounded)), ""]
     if document["failed"]:
         parts += ["## Failed runs", "", *(f"- {name}: {error}" for name, error in document["failed"].items()), ""]
     if document["unfinished"]:
@@ -57,7 +57,7 @@ def markdown(document: Json, plots: Mapping[str, Sequence[str]]) -> str:
 
 
 def _table(rows: Sequence[Json]) -> list[str]:
-    return _lines(_HEAD, (_cells(row) for row in rows))
+    return lines(_HEAD, (_cells(row) for row in rows))
 
 
 def _cells(row: Json) -> tuple[str, ...]:
@@ -68,25 +68,26 @@ def _cells(row: Json) -> tuple[str, ...]:
         row["arm"],
         str(row["n"]),
         f"{row['accuracy']['mean'] * 100:.2f}" if row["accuracy"] else "",
-        "" if full else _points(row["accuracy_difference"], row["n"]),
+        "" if full else points(row["accuracy_difference"], row["n"]),
         _ratio(row["flops_ratio"]),
         _ratio(row["wall_ratio"]) + wall,
         _ratio(row["allreduce_bytes_ratio"]),
         frozen,
-        _points(row["equal_compute_difference"], row["n"]),
-        _points(row["early_stop_difference"], row["n"]),
+        points(row["equal_compute_difference"], row["n"]),
+        points(row["early_stop_difference"], row["n"]),
     )
 
 
-def _points(found: Any, n: int) -> str:
+def points(found: Any, n: int) -> str:
     """A difference of accuracies in points, with its interval, and its ``n`` where that is not the row's."""
     if not found:
         return ""
-    interval = "" if found["low"] is None else f" [{_signed(found['low'])}, {_signed(found['high'])}]"
-    return _signed(found["mean"]) + interval + ("" if found["n"] == n else f" (n = {found['n']})")
+    interval = "" if found["low"] is None else f" [{signed(found['low'])}, {signed(found['high'])}]"
+    return signed(found["mean"]) + interval + ("" if found["n"] == n else f" (n = {found['n']})")
 
 
-def _signed(share: float) -> str:
+def signed(share: float) -> str:
+    """A share in points, with its sign where it has one."""
     text = f"{share * 100:+.2f}"
     return "0.00" if float(text) == 0.0 else text
 
@@ -100,7 +101,8 @@ def _check_cells(check: Json) -> tuple[str, ...]:
     return check["measure"], value, f"{check['bound']:g}", "yes" if check["ok"] else "no"
 
 
-def _lines(head: Sequence[str], rows: Any) -> list[str]:
+def lines(head: Sequence[str], rows: Any) -> list[str]:
+    """A Markdown table, line by line."""
     return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
 
 
