@@ -35,7 +35,8 @@ def choices(draw: Draw) -> Iterator[tuple[str, str, dict[str, Any], list[Example
     mixed = draw(None)
     yield "smartfrz", "smartfrz", default, mixed
     yield "control: progress-only", "progress-only", {}, mixed
-    yield "linear part: none", "smartfrz", {**default, "linear": False}, mixed
+    for beside, name in (("none", "none"), ("all", "tokens too")):
+        yield f"linear part: {name}", "smartfrz", {**default, "linear": beside}, mixed
     for pool, name in (("mean", "mean over time"), ("newest", "newest token alone")):
         yield f"attention -> {name}", "smartfrz", {**default, "pool": pool}, mixed
     yield "attention -> linear model", "linear", {}, mixed

@@ -21,7 +21,7 @@ from freezer.predictor.networks import (
 )
 
 DEFAULTS: dict[str, dict[str, object]] = {
-    "smartfrz": {"width": 48, "heads": 4, "dropout": 0.1, "context": True, "pool": "attention", "linear": True},
+    "smartfrz": {"width": 48, "heads": 4, "dropout": 0.1, "context": True, "pool": "attention", "linear": "context"},
     "smartfrz-paper": {},
     "progress-only": {},
     "linear": {},

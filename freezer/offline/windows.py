@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from freezer.offline.corpus import Run, load_run
-from freezer.predictor.features import Window
+from freezer.predictor.features import Window, drift
 
 LENGTHS = (4, 30)
 """Shortest and longest window drawn, in snapshots."""
@@ -31,12 +31,14 @@ class Example:
 def cut(run: Run, unit: int, end: int, length: int, stride: int) -> Window:
     """The window of ``length`` snapshots, ``stride`` recorded snapshots apart, that ends with snapshot ``end``."""
     rows = list(range(end - (length - 1) * stride, end + 1, stride))
+    before = run.values[:, :unit]
     return Window(
         values=run.values[rows, unit],
         steps=tuple(int(run.steps[row]) for row in rows),
         total_steps=run.meta.total_steps,
         depth=unit / max(1, len(run.meta.units) - 1),
         lr_ratio=float(run.lr[end]),
+        upstream=tuple(drift(before[rows[0]], before[rows[-1]]).tolist()),
     )
 
 

@@ -9,7 +9,7 @@ from freezer.config import FreezeConfig
 from freezer.errors import ConfigError
 from freezer.policies.annealing import Annealing
 from freezer.policies.base import Defaults, PolicyContext, Verdict
-from freezer.predictor.features import Window, to_values
+from freezer.predictor.features import Window, drift, to_values
 from freezer.predictor.model import load_predictor
 from freezer.predictor.networks import Predictor
 from freezer.units import Unit
@@ -32,20 +32,23 @@ class LearnedPolicy(Defaults):
         names, windows = [], []
         last = max(1, len(context.units) - 1)
         ratio = lr_ratio(context.learning_rate, context.initial_learning_rate)
+        upstream: list[float] = []
         for position, unit in enumerate(context.units):
-            snapshots = context.windows.get(unit.name, ())
-            if unit.name in context.frozen or len(snapshots) < context.config.length:
-                continue
-            names.append(unit.name)
-            windows.append(
-                Window(
-                    values=to_values(snapshots),
-                    steps=tuple(snapshot.step for snapshot in snapshots),
-                    total_steps=context.total_steps,
-                    depth=position / last,
-                    lr_ratio=ratio,
+            snapshots = () if unit.name in context.frozen else context.windows.get(unit.name, ())
+            values = to_values(snapshots) if len(snapshots) > 1 else None
+            if values is not None and len(snapshots) >= context.config.length:
+                names.append(unit.name)
+                windows.append(
+                    Window(
+                        values=values,
+                        steps=tuple(snapshot.step for snapshot in snapshots),
+                        total_steps=context.total_steps,
+                        depth=position / last,
+                        lr_ratio=ratio,
+                        upstream=tuple(upstream),
+                    )
                 )
-            )
+            upstream.append(0.0 if values is None else float(drift(values[0], values[-1])))
         probabilities = self.predictor.probabilities(windows)
         threshold = context.config.sure
         return [Verdict(name, p > threshold, p) for name, p in zip(names, probabilities, strict=True)]

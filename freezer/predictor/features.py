@@ -17,7 +17,7 @@ from torch import Tensor
 from freezer.errors import PredictorError
 from freezer.windows import Snapshot
 
-FEATURE_VERSION = 1
+FEATURE_VERSION = 2
 """Raised with every change of meaning: weights made for other features are refused."""
 
 QUANTILES = (0.1, 0.5, 0.75, 0.9, 0.99)
@@ -35,11 +35,26 @@ TOKEN_NAMES: tuple[str, ...] = (
     "age",
     "log_tokens",
 )
-CONTEXT_NAMES: tuple[str, ...] = ("progress", "depth", "lr_ratio", "log_span")
+CONTEXT_NAMES: tuple[str, ...] = (
+    "progress",
+    "depth",
+    "lr_ratio",
+    "log_span",
+    "log_progress",
+    "log_remaining",
+    "log_lr_ratio",
+    "log_interval",
+    "log_position",
+    "upstream_drift",
+    "upstream_peak",
+)
+"""``upstream_*``: of this unit and all before it, for its output changes when theirs do."""
 TOKENS = len(TOKEN_NAMES)
 CONTEXT = len(CONTEXT_NAMES)
 
 _TINY = 1e-8
+_SOON = 0.02
+"""Added to shares before their logarithm is taken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +67,7 @@ class Window:
         total_steps: length of the run.
         depth: position of the unit in execution order, 0 (input) to 1 (head).
         lr_ratio: learning rate now, relative to the peak of the run so far.
+        upstream: :func:`drift` over the window of each unit before this one, in execution order; 0 of frozen ones.
     """
 
     values: Tensor
@@ -59,6 +75,7 @@ class Window:
     total_steps: int
     depth: float
     lr_ratio: float
+    upstream: tuple[float, ...] = ()
 
     @property
     def progress(self) -> float:
@@ -118,10 +135,34 @@ def tokens(window: Window) -> Tensor:
     return torch.stack(columns, dim=1)
 
 
+def drift(oldest: Tensor, newest: Tensor) -> Tensor:
+    """How far weights moved from one snapshot to another, relative to their size: ``(..., samples)`` to ``(...)``."""
+    scale = torch.maximum(_rms(oldest), _rms(newest)).clamp_min(_TINY)
+    return _rms(newest - oldest) / scale
+
+
 def context(window: Window) -> Tensor:
-    """Where in the run and in the network, float32 ``(CONTEXT,)``."""
-    span = (window.steps[-1] - window.steps[0]) / max(1, window.total_steps)
-    return torch.tensor([window.progress, window.depth, window.lr_ratio, math.log(max(span, 1e-4))])
+    """Where in the run and in the network, and what moves before the unit: float32 ``(CONTEXT,)``."""
+    total = max(1, window.total_steps)
+    span = (window.steps[-1] - window.steps[0]) / total
+    newest = (window.steps[-1] - window.steps[-2]) / total
+    own = float(drift(window.values[0].to(torch.float32), window.values[-1].to(torch.float32)))
+    moved = (*window.upstream, own)
+    return torch.tensor(
+        [
+            window.progress,
+            window.depth,
+            window.lr_ratio,
+            math.log(max(span, 1e-4)),
+            math.log(window.progress + _SOON),
+            math.log(max(0.0, 1.0 - window.progress) + _SOON),
+            math.log(window.lr_ratio + _SOON),
+            math.log(max(newest, 1e-4)),
+            math.log(len(moved)),
+            math.log(max(_TINY, math.hypot(*moved))),
+            math.log(max(_TINY, *moved)),
+        ]
+    )
 
 
 def batch(windows: Sequence[Window]) -> tuple[Tensor, Tensor, Tensor]:

@@ -21,6 +21,7 @@ from freezer.predictor.features import Window
 PAPER_WINDOW, PAPER_SAMPLES = 30, 1024
 PRIOR_TERMS = 5
 POOLS = ("attention", "mean", "newest")
+BESIDE = ("context", "all", "none")
 
 
 class Predictor(nn.Module):
@@ -61,7 +62,8 @@ class Predictor(nn.Module):
 class AttentionPredictor(Predictor):
     """Multi-head attention over time: the newest token asks, all tokens of the window answer.
 
-    Config: ``width``, ``heads``, ``dropout``; ``linear``: whether a logistic model of the tokens stands beside it;
+    Config: ``width``, ``heads``, ``dropout``; ``linear``: what the logistic model beside it reads, ``context``, or for
+    comparison ``all`` (the tokens too) or ``none``;
     ``context``: names of what else is read, of :data:`freezer.predictor.features.CONTEXT_NAMES`, or a bool for all or
     none; ``pool``: ``attention``, or for comparison ``mean`` (over time) or ``newest``.
     """
@@ -78,9 +80,10 @@ class AttentionPredictor(Predictor):
         wanted = config["context"]
         names = (features.CONTEXT_NAMES if wanted else ()) if isinstance(wanted, bool) else tuple(wanted)
         unknown = [name for name in names if name not in features.CONTEXT_NAMES]
-        if unknown or config.get("pool", "attention") not in POOLS:
-            raise PredictorError(f"no such context or pool: {unknown or config['pool']}")
         self.heads, self.pool = heads, str(config.get("pool", "attention"))
+        self.beside = str(config.get("linear", "context"))
+        if unknown or self.pool not in POOLS or self.beside not in BESIDE:
+            raise PredictorError(f"no such context, pool or linear part: {unknown or (self.pool, self.beside)}")
         self.context = [features.CONTEXT_NAMES.index(name) for name in names]
         extra = len(self.context)
         # Standardisation of the inputs, fitted on the training windows: tokens first, then the context.
@@ -99,8 +102,9 @@ class AttentionPredictor(Predictor):
         )
         # What the clock and the depth alone say, beside which the weights are the evidence.
         self.prior = nn.Linear(PRIOR_TERMS, 1) if {"progress", "depth"} <= set(names) else None
-        # A logistic model of the tokens, which generalises best; the attention adds what it cannot say.
-        self.linear = nn.Linear(2 * features.TOKENS + extra, 1) if config.get("linear", False) else None
+        # A logistic model, which generalises best from few numbers; the attention adds what it cannot say.
+        beside = {"context": extra, "all": 2 * features.TOKENS + extra, "none": 0}[self.beside]
+        self.linear = nn.Linear(beside, 1) if beside else None
         if self.linear is not None:
             nn.init.zeros_(self.linear.weight)
             nn.init.zeros_(self.linear.bias)
@@ -128,7 +132,8 @@ class AttentionPredictor(Predictor):
         around = ((contexts - self.mean[cut:]) / self.spread[cut:]).clamp(-5, 5)[:, self.context]
         logits: Tensor = self.head(torch.cat([self._over_time(x, mask), x[:, -1], around], 1)).squeeze(1)
         if self.linear is not None:
-            logits = logits + self.linear(torch.cat([tokens[:, -1], _mean(tokens, mask), around], 1)).squeeze(1)
+            all_tokens = [tokens[:, -1], _mean(tokens, mask)] if self.beside == "all" else []
+            logits = logits + self.linear(torch.cat([*all_tokens, around], 1)).squeeze(1)
         if self.prior is None:
             return logits
         prior: Tensor = self.prior(prior_terms(contexts[:, 0], contexts[:, 1])).squeeze(1)

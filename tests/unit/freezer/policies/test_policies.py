@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from freezer import policies
 from freezer.config import OPTION_SCHEMAS, POLICIES, FreezeConfig, check_options
 from freezer.errors import ConfigError, PredictorError
 from freezer.policies.base import PolicyContext, Verdict, overrides
 from freezer.policies.controls import RandomPolicy
+from freezer.policies.learned import LearnedPolicy
 from freezer.policies.linear import frozen_count
+from freezer.predictor.features import Window, drift, to_values
 from freezer.predictor.model import save_predictor
 from freezer.predictor.networks import AttentionPredictor, PaperPredictor, ProgressPredictor
 from freezer.units import Unit
@@ -93,6 +97,28 @@ def test_a_learned_policy_speaks_only_of_full_windows(name: str, weights: dict[s
     verdicts = policy.decide(context)
     assert [v.unit for v in verdicts] == ["blocks.0", "head"]
     assert all(v.probability is not None and 0.0 <= v.probability <= 1.0 for v in verdicts)
+
+
+class _Listening(ProgressPredictor):
+    """Keeps the windows that it was shown."""
+
+    def prepare(self, windows: Sequence[Window]) -> tuple[Tensor, ...]:
+        self.shown = list(windows)
+        return super().prepare(windows)
+
+
+def test_a_learned_policy_tells_of_each_unit_what_moves_before_it() -> None:
+    predictor = _Listening({})
+    config = FreezeConfig(window=8)
+    context = _context(config, frozen=frozenset({"blocks.0"}))
+    context.windows["blocks.1"] = context.windows["blocks.1"][:3]  # no verdict yet, but it moves
+    LearnedPolicy("smartfrz", predictor).decide(context)
+    moved = {name: drift(v[0], v[-1]).item() for name in NAMES for v in [to_values(context.windows[name])]}
+    assert [window.upstream for window in predictor.shown] == [
+        (),
+        pytest.approx((moved["stem"], 0.0, moved["blocks.1"])),
+        pytest.approx((moved["stem"], 0.0, moved["blocks.1"], moved["blocks.2"])),
+    ]
 
 
 def test_the_threshold_decides(weights: dict[str, str]) -> None:

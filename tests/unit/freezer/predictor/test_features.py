@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import struct
 
@@ -11,7 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from freezer.errors import PredictorError
-from freezer.predictor.features import CONTEXT, TOKEN_NAMES, TOKENS, Window, batch, context, to_values, tokens
+from freezer.predictor.features import (
+    CONTEXT,
+    CONTEXT_NAMES,
+    TOKEN_NAMES,
+    TOKENS,
+    Window,
+    batch,
+    context,
+    drift,
+    to_values,
+    tokens,
+)
 from freezer.windows import Snapshot
 
 
@@ -93,3 +105,40 @@ def test_mixed_sizes_and_single_snapshots_are_refused() -> None:
         to_values([Snapshot(0, bytes(8)), Snapshot(1, bytes(12))])
     with pytest.raises(PredictorError, match="two snapshots"):
         tokens(_window(_walk(1)))
+
+
+def _named(window: Window) -> dict[str, float]:
+    return dict(zip(CONTEXT_NAMES, context(window).tolist(), strict=True))
+
+
+def test_what_moves_before_a_unit_is_told_with_it() -> None:
+    values = torch.stack([torch.full((64,), 2.0), torch.full((64,), 2.5), torch.full((64,), 3.0)])
+    assert drift(values[0], values[-1]) == pytest.approx(1 / 3)
+    alone = _named(_window(values))
+    assert alone["upstream_drift"] == alone["upstream_peak"] == pytest.approx(math.log(1 / 3))
+    assert alone["log_position"] == 0.0
+    behind = _named(dataclasses.replace(_window(values), upstream=(0.0, 0.5, 0.25)))
+    assert behind["log_position"] == pytest.approx(math.log(4))
+    assert behind["upstream_drift"] == pytest.approx(math.log(math.hypot(1 / 3, 0.5, 0.25)))
+    assert behind["upstream_peak"] == pytest.approx(math.log(0.5))
+
+
+def test_the_drift_of_several_units_at_once_does_not_depend_on_their_scale() -> None:
+    oldest, newest = _walk(2), _walk(2, seed=1)
+    together = drift(torch.stack([oldest[0], 100 * oldest[0]]), torch.stack([newest[0], 100 * newest[0]]))
+    assert together.tolist() == [pytest.approx(float(drift(oldest[0], newest[0])))] * 2
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    still=st.booleans(),
+    now=st.integers(1, 1200),
+    rate=st.floats(0.0, 1.5),
+    upstream=st.lists(st.floats(0.0, 2.0), max_size=5),
+)
+def test_the_context_is_finite_wherever_a_run_stands(still: bool, now: int, rate: float, upstream: list[float]) -> None:
+    values = torch.zeros(2, 8) if still else _walk(2, samples=8)
+    window = Window(
+        values=values, steps=(now - 1, now), total_steps=1000, depth=1.0, lr_ratio=rate, upstream=tuple(upstream)
+    )
+    assert context(window).isfinite().all()
