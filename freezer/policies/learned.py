@@ -31,7 +31,7 @@ class LearnedPolicy(Defaults):
     def decide(self, context: PolicyContext) -> list[Verdict]:
         names, windows = [], []
         last = max(1, len(context.units) - 1)
-        ratio = lr_ratio(context.learning_rate, context.initial_learning_rate)
+        rates = self.lr_ratios(context)
         upstream: list[float] = []
         for position, unit in enumerate(context.units):
             snapshots = () if unit.name in context.frozen else context.windows.get(unit.name, ())
@@ -44,7 +44,7 @@ class LearnedPolicy(Defaults):
                         steps=tuple(snapshot.step for snapshot in snapshots),
                         total_steps=context.total_steps,
                         depth=position / last,
-                        lr_ratio=ratio,
+                        lr_ratio=rates[unit.name],
                         upstream=tuple(upstream),
                     )
                 )
@@ -52,6 +52,11 @@ class LearnedPolicy(Defaults):
         probabilities = self.predictor.probabilities(windows)
         threshold = context.config.sure
         return [Verdict(name, p > threshold, p) for name, p in zip(names, probabilities, strict=True)]
+
+    def lr_ratios(self, context: PolicyContext) -> Mapping[str, float]:
+        """Learning rate of each unit relative to the initial one."""
+        ratio = lr_ratio(context.learning_rate, context.initial_learning_rate)
+        return dict.fromkeys((unit.name for unit in context.units), ratio)
 
 
 class AnnealedPolicy(LearnedPolicy):
@@ -72,6 +77,10 @@ class AnnealedPolicy(LearnedPolicy):
             replace(said, converged=said.converged or now >= _AT_REST * times.get(said.unit, 1.0))
             for said in super().decide(context)
         ]
+
+    def lr_ratios(self, context: PolicyContext) -> Mapping[str, float]:
+        own = self.rates(context.step, context.total_steps, context.units)
+        return {**super().lr_ratios(context), **{name: lr_ratio(rate, 1.0) for name, rate in own.items()}}
 
     def rates(self, step: int, total_steps: int, units: Sequence[Unit]) -> Mapping[str, float]:
         return self.annealing.rates(step, total_steps, units)

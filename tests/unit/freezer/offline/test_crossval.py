@@ -107,7 +107,7 @@ def test_training_is_repeatable_and_leaves_the_random_state_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"pool": "mean"}, {"pool": "newest"}, {"context": ["lr_ratio"]}, {"linear": "all"}]
+    "changes", [{"pool": "mean"}, {"pool": "newest"}, {"context": ["lr_ratio"]}, {"linear": "all"}, {"linear": "none"}]
 )
 def test_forms_for_comparison_learn_too(changes: dict[str, object]) -> None:
     data = _data("smartfrz", made("ab", 8, 0))

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from freezer.errors import PredictorError
-from freezer.predictor.features import Window
+from freezer.predictor.features import FEATURE_VERSION, Window
 from freezer.predictor.model import load_predictor, save_predictor
 from freezer.predictor.networks import AttentionPredictor, PaperPredictor, Predictor, ProgressPredictor
 
@@ -70,7 +70,7 @@ def test_weights_made_for_something_else_are_refused(change: dict[str, str], mat
     header = {
         "format": "smartfrz-predictor",
         "architecture": "smartfrz",
-        "feature_version": "1",
+        "feature_version": str(FEATURE_VERSION),
         "config": json.dumps(_small().config),
     }
     save_file(load_file(path), path, {**header, **change})
