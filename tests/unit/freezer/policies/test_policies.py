@@ -15,9 +15,10 @@ from torch import Tensor
 from freezer import policies
 from freezer.config import OPTION_SCHEMAS, POLICIES, FreezeConfig, check_options
 from freezer.errors import ConfigError, PredictorError
+from freezer.policies.annealing import Annealing
 from freezer.policies.base import PolicyContext, Verdict, overrides
 from freezer.policies.controls import RandomPolicy
-from freezer.policies.learned import LearnedPolicy
+from freezer.policies.learned import AnnealedPolicy, LearnedPolicy
 from freezer.policies.linear import frozen_count
 from freezer.predictor.features import Window, drift, to_values
 from freezer.predictor.model import save_predictor
@@ -119,6 +120,16 @@ def test_a_learned_policy_tells_of_each_unit_what_moves_before_it() -> None:
         pytest.approx((moved["stem"], 0.0, moved["blocks.1"])),
         pytest.approx((moved["stem"], 0.0, moved["blocks.1"], moved["blocks.2"])),
     ]
+
+
+def test_an_annealed_unit_is_judged_by_its_own_learning_rate() -> None:
+    predictor, annealing = _Listening({}), Annealing(0.5)
+    context = _context(FreezeConfig(window=8), step=10)
+    AnnealedPolicy("smartfrz", predictor, annealing).decide(context)
+    rates = annealing.rates(10, 100, context.units)
+    assert rates["stem"] < rates["blocks.0"]
+    assert rates["blocks.1"] > 1.5  # scaled above the initial rate, beyond what the predictor was trained on
+    assert [w.lr_ratio for w in predictor.shown] == [pytest.approx(min(1.5, rates[name])) for name in NAMES]
 
 
 def test_the_threshold_decides(weights: dict[str, str]) -> None:
