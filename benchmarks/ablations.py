@@ -26,6 +26,14 @@ from freezer.predictor.features import CONTEXT_NAMES
 from workers.settings import Settings
 
 RESULT = Path(__file__).parent / "results" / "ablations.json"
+GROUPS = {
+    "progress": ("progress", "log_progress", "log_remaining"),
+    "depth": ("depth", "log_position"),
+    "learning rate": ("lr_ratio", "log_lr_ratio"),
+    "spacing": ("log_span", "log_interval"),
+    "what moves before the unit": ("upstream_drift", "upstream_peak"),
+}
+"""What the context tells, together left out."""
 Draw = Callable[[int | None], list[Example]]
 
 
@@ -41,8 +49,8 @@ def choices(draw: Draw) -> Iterator[tuple[str, str, dict[str, Any], list[Example
         yield f"attention -> {name}", "smartfrz", {**default, "pool": pool}, mixed
     yield "attention -> linear model", "linear", {}, mixed
     yield "context: none", "smartfrz", {**default, "context": False}, mixed
-    for gone in CONTEXT_NAMES:
-        kept = [name for name in CONTEXT_NAMES if name != gone]
+    for gone, names in GROUPS.items():
+        kept = [name for name in CONTEXT_NAMES if name not in names]
         yield f"context: without {gone}", "smartfrz", {**default, "context": kept}, mixed
     for count in (128, 256):
         yield f"samples: {count} of 1024", "smartfrz", default, thinned(mixed, count)

@@ -6,9 +6,10 @@ import dataclasses
 
 import torch
 
-from benchmarks.ablations import choices, row_of, thinned
+from benchmarks.ablations import GROUPS, choices, row_of, thinned
 from freezer.offline.train import Recipe
 from freezer.offline.windows import Example
+from freezer.predictor.features import CONTEXT_NAMES
 from tests.unit.freezer.offline.made_up import made
 
 
@@ -24,7 +25,8 @@ def test_every_row_can_be_made() -> None:
     rows = {}
     for name, architecture, config, chosen in choices(draw):
         rows[name] = row_of(architecture, config, chosen, Recipe(epochs=1))
-    assert len(rows) == 22
+    assert len(rows) == 24
+    assert sorted(name for names in GROUPS.values() for name in names) == sorted(CONTEXT_NAMES)
     assert {"attention -> linear model", "window: 30, raw weights (smartfrz-paper)", "window: 8"} <= set(rows)
     assert all(0 <= row["interval"][0] <= row["interval"][1] <= 1 for row in rows.values())
 
