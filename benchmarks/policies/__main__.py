@@ -67,7 +67,7 @@ def main() -> int:
     if not options.quick:
         tables = evaluate(load_summary(WEIGHTS / "crossval.safetensors"))
         listed = [entry for entry in checks(tables) if entry["bound"] is not None] + listed
-        keep(results, RUNS)
+        keep(results, RUNS, folder.token())
         _publish(analysed, listed, kinds, choose_and_report(analysed["table"], halves), options.evidence)
     for row in listed:
         print(f"{row['measure']:<84} {row['value']!s:>8} {row['bound']:>7} {row['ok']}", file=sys.stderr)

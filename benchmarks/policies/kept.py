@@ -12,7 +12,7 @@ from client.compare.expand import Run, starts_of
 from client.files import write_text
 
 Json = dict[str, Any]
-_HEAD = ("workload", "arm", "kind", "seed", "digest", "status", "error", "tries", "workers", "seconds")
+_HEAD = ("workload", "arm", "kind", "seed", "digest", "status", "error", "tries", "workers", "seconds", "measured_in")
 _REPORT = (
     "accuracy", "loss", "test_samples", "train_samples", "steps", "planned_steps", "epochs", "stopped_early", "resumes",
     "wall_seconds", "train_seconds", "evaluate_seconds", "units", "frozen_units", "flops", "allreduce_bytes", "machine",
@@ -35,10 +35,14 @@ def slim(record: Json) -> Json:
     return kept
 
 
-def keep(results: Mapping[str, Json], path: Path) -> None:
-    """Write the records that succeeded, by id, one line each."""
+def keep(results: Mapping[str, Json], path: Path, measured_in: str) -> None:
+    """Write the records that succeeded, by id, one line each.
+
+    Args:
+        measured_in: name of the place for records that bear none: seconds of two places are not to be compared.
+    """
     lines = [
-        json.dumps({"id": name, **slim(record)}, separators=(",", ":"))
+        json.dumps({"id": name, "measured_in": measured_in, **slim(record)}, separators=(",", ":"))
         for name, record in sorted(results.items())
         if record["status"] == "succeeded"
     ]

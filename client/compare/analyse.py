@@ -42,9 +42,14 @@ def analyse(comparison: Comparison, runs: Sequence[Run], results: Mapping[str, J
 
     Args:
         runs: all of the comparison (:func:`client.compare.expand`).
-        results: records of those that ended, by id (:meth:`client.compare.Folder.results`).
+        results: records of those that ended, by id (:meth:`client.compare.Folder.results`). Seconds are held against
+            each other only where ``measured_in``, which a record need not have, is the same.
     """
-    reports = {run.id: found["report"] for run in runs if (found := results.get(run.id)) and "report" in found}
+    reports = {
+        run.id: {**found["report"], "measured_in": found.get("measured_in")}
+        for run in runs
+        if (found := results.get(run.id)) and "report" in found
+    }
     table: list[Json] = []
     curves: Json = {}
     for workload in comparison.workloads:
@@ -86,6 +91,13 @@ def _workload_rows(
     flops = {arm: _of(reports, "flops", "this_run") for arm, reports in of_arm.items()}
     wall = {arm: _wall(reports) for arm, reports in of_arm.items()}
     train = {arm: _of(reports, "train_seconds") for arm, reports in of_arm.items()}
+    places = {arm: {seed: report["measured_in"] for seed, report in reports.items()} for arm, reports in of_arm.items()}
+
+    def quicker(seconds: Mapping[str, Values], arm: str, rival: str) -> Values:
+        """Ratio of seconds, of runs that were measured in one place."""
+        found = ratio(seconds[arm], seconds[rival])
+        return {seed: value if places[arm][seed] == places[rival][seed] else None for seed, value in found.items()}
+
     reduced = {arm: _of(reports, "allreduce_bytes", "measured") for arm, reports in of_arm.items()}
     share = {arm: ratio(flops[arm], flops["full"]) for arm in of_arm}
     calendar = [arm for arm in of_arm if kinds[arm] in ("full", "shorter")]
@@ -94,7 +106,7 @@ def _workload_rows(
     early = next((arm for arm in rivals if kinds[arm] == "early-stop"), None)
     rows = []
     for arm, reports in of_arm.items():
-        wall_ratio = stat(ratio(wall[arm], wall["full"]))
+        wall_ratio = stat(quicker(wall, arm, "full"))
         flops_ratio = stat(share[arm], "estimated")
         row: dict[str, Any] = {
             "workload": name,
@@ -112,7 +124,7 @@ def _workload_rows(
             "wall_seconds": stat(wall[arm]),
             "wall_ratio": wall_ratio,
             "wall_speedup": 1.0 / wall_ratio.mean if wall_ratio and wall_ratio.mean else None,
-            "train_seconds_ratio": stat(ratio(train[arm], train["full"])),
+            "train_seconds_ratio": stat(quicker(train, arm, "full")),
             "allreduce_bytes_ratio": stat(ratio(reduced[arm], reduced["full"])),
             "equal_compute_difference": None,
             "early_stop_difference": None,
@@ -127,7 +139,7 @@ def _workload_rows(
                 rival: {
                     "accuracy_difference": _json(stat(difference(accuracy[arm], accuracy[rival]))),
                     "flops_ratio": _json(stat(ratio(flops[arm], flops[rival]), "estimated")),
-                    "wall_ratio": _json(stat(ratio(wall[arm], wall[rival]))),
+                    "wall_ratio": _json(stat(quicker(wall, arm, rival))),
                 }
                 for rival in rivals
                 if rival != arm

@@ -72,10 +72,11 @@ class Folder:
     def idempotency_key(self, run: Run, tries: int) -> str:
         """The same for the same spec, folder and number of earlier tries: an interrupted command finds its job again,
         and another folder measures anew."""
-        text = json.dumps([self._token(), run.digest, run.spec, tries], sort_keys=True)
+        text = json.dumps([self.token(), run.digest, run.spec, tries], sort_keys=True)
         return f"compare-{hashlib.sha256(text.encode()).hexdigest()[:40]}"
 
-    def _token(self) -> str:
+    def token(self) -> str:
+        """A name of its own."""
         path = self.runs / ".token"
         if not path.exists():
             path.write_text(secrets.token_hex(8), encoding="utf-8")

@@ -54,7 +54,7 @@ def filled(root: Path) -> Folder:
 
 def test_another_folder_shows_the_same(tmp_path: Path) -> None:
     first, second, path = filled(tmp_path / "a"), Folder(tmp_path / "b"), tmp_path / "runs.jsonl"
-    keep(first.results(RUNS), path)
+    keep(first.results(RUNS), path, "here")
     assert restore(path, second, RUNS) == len(RUNS) + 2  # the starts of two seeds too
     assert second.unfinished(RUNS) == []
 
@@ -63,13 +63,13 @@ def test_another_folder_shows_the_same(tmp_path: Path) -> None:
         return {name: value for name, value in found.items() if name != "runs"}
 
     assert shown(second) == shown(first)
-    keep(second.results(RUNS), tmp_path / "again.jsonl")
+    keep(second.results(RUNS), tmp_path / "again.jsonl", "there")
     assert (tmp_path / "again.jsonl").read_text() == path.read_text()
 
 
 def test_a_record_of_its_own_or_of_another_spec_stays(tmp_path: Path) -> None:
     path = tmp_path / "runs.jsonl"
-    keep(filled(tmp_path / "a").results(RUNS), path)
+    keep(filled(tmp_path / "a").results(RUNS), path, "here")
     own = Folder(tmp_path / "b")
     own.write(RUNS[0], {"status": "failed", "error": "no room", "tries": 1})
     changed = json.loads(path.read_text().splitlines()[-1])
@@ -82,10 +82,21 @@ def test_a_record_of_its_own_or_of_another_spec_stays(tmp_path: Path) -> None:
 def test_failures_are_not_kept_and_a_line_is_short(tmp_path: Path) -> None:
     folder, path = filled(tmp_path / "a"), tmp_path / "runs.jsonl"
     folder.write(RUNS[0], {"status": "failed", "error": "no room", "tries": 1})
-    keep(folder.results(RUNS), path)
+    keep(folder.results(RUNS), path, "here")
     assert RUNS[0].id not in path.read_text()
     assert "savings" not in slim(folder.results(RUNS)[RUNS[1].id])["report"]
 
 
 def test_nothing_kept_nothing_restored(tmp_path: Path) -> None:
     assert restore(tmp_path / "none.jsonl", Folder(tmp_path / "b"), RUNS) == 0
+
+
+def test_seconds_of_two_places_are_not_compared(tmp_path: Path) -> None:
+    first, second, path = filled(tmp_path / "a"), Folder(tmp_path / "b"), tmp_path / "runs.jsonl"
+    keep(first.results(RUNS), path, first.token())
+    mine = next(run for run in RUNS if (run.arm, run.seed) == ("early", 0))
+    second.write(mine, record(mine))
+    restore(path, second, RUNS)
+    full, early = analyse(COMPARISON, RUNS, second.results(RUNS))["table"]
+    assert early["accuracy_difference"]["n"] == full["wall_ratio"]["n"] == 2
+    assert list(early["wall_ratio"]["by_seed"]) == list(early["train_seconds_ratio"]["by_seed"]) == ["1"]
