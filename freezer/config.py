@@ -35,7 +35,7 @@ LEARNED_MIN_GAIN = 0.2
 ANNEALED_MIN_GAIN = 0.05
 """The same where units anneal one by one: each has come to rest at another time."""
 ANNEAL = 0.8
-"""``anneal`` that a service sets for networks trained from scratch: FreezeOut's own recommendation."""
+"""``anneal`` that a service sets for networks trained from scratch with SGD: FreezeOut's own recommendation."""
 _SNAPSHOTS = 120
 _STAGES = 24
 _INTERVALS = 16  # the sources of the baselines have 10 to 20
@@ -239,7 +239,7 @@ _LEARNED_OPTIONS: dict[str, Any] = {
         "maximum": 1,
         "description": "Let each unit's learning rate anneal ahead of the run's, first units first, as `freezeout` "
         "does with this `t0`; it replaces the job's schedule. 0: never. If absent: a job that trains a network from "
-        "scratch on a falling schedule has 0.8, all others have 0.",
+        "scratch with SGD on a falling schedule has 0.8, all others have 0.",
     },
 }
 OPTION_SCHEMAS: dict[str, dict[str, Any]] = {

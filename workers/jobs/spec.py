@@ -138,8 +138,8 @@ class JobSpec(Strict):
         known = OPTION_SCHEMAS.get(config.policy, {})
         if "anneal" not in known or "anneal" in config.options or not self.from_scratch():
             return config
-        if self.training.lr_schedule.name == "constant":  # the user wants the rate to stay
-            return config
+        if self.training.lr_schedule.name == "constant" or self.training.optimizer.name != "sgd":
+            return config  # the user wants the rate to stay; with AdamW it was measured to harm (decision 12)
         return replace(config, options={**config.options, "anneal": ANNEAL})
 
     def from_scratch(self) -> bool:

@@ -36,10 +36,14 @@ def test_a_spec_survives_json() -> None:
     assert JobSpec.model_validate_json(made.model_dump_json()) == made
 
 
+SGD = {"optimizer": {"name": "sgd"}}
+
+
 @pytest.mark.parametrize(
     ("parts", "anneal"),
     [
         ({}, 0.8),
+        ({"training": {"optimizer": {"name": "adamw"}}}, None),
         ({"freeze": {"policy": "progress-only"}}, 0.8),
         ({"model": {"name": "minilm-l6", "pretrained": False}}, 0.8),
         ({"freeze": {"policy": "smartfrz", "options": {"anneal": 0}}}, 0),
@@ -51,12 +55,12 @@ def test_a_spec_survives_json() -> None:
         ({"model": {"name": "resnet-small", "path": "weights.safetensors"}}, None),
         ({"model": {"name": "code", "entry": "a.py:f"}}, None),
         ({"model": {"name": "unheard-of"}}, None),
-        ({"training": {"lr_schedule": {"name": "constant"}}}, None),
+        ({"training": {**SGD, "lr_schedule": {"name": "constant"}}}, None),
     ],
 )
-def test_units_anneal_where_a_network_is_trained_from_scratch_on_a_falling_schedule(
+def test_units_anneal_where_a_network_is_trained_from_scratch_with_sgd_on_a_falling_schedule(
     parts: dict[str, Any], anneal: float | None
 ) -> None:
-    job = JobSpec.model_validate(spec(**parts))
+    job = JobSpec.model_validate(spec(**{"training": SGD, **parts}))
     assert job.freeze_config().options.get("anneal") == anneal
     assert "anneal" not in job.freeze.get("options", {}) or anneal == 0  # what was submitted stays as it was
