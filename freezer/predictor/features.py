@@ -106,13 +106,12 @@ def tokens(window: Window) -> Tensor:
     count = values.shape[0]
     if count < 2 or len(window.steps) != count:
         raise PredictorError(f"a window needs two snapshots and one step each, got {count} and {len(window.steps)}")
-    scale = torch.maximum(_rms(values[0]), _rms(values[-1])).clamp_min(_TINY)
-    values = values / scale
+    values = values / _size(values[0], values[-1])
     updates = values[1:] - values[:-1]
-    drift = values[1:] - values[0]
+    away = values[1:] - values[0]
     speed = _rms(updates)
     travelled = speed.cumsum(0)
-    far = _rms(drift)
+    far = _rms(away)
     previous = torch.cat([updates[:1], updates[:-1]])
     product = updates * previous
     sizes = updates.norm(dim=1)
@@ -125,10 +124,10 @@ def tokens(window: Window) -> Tensor:
         _log(_rms(values[-1] - values[:-1])),
         far / travelled.clamp_min(_TINY),
         _cosine(product.sum(1), sizes, torch.cat([sizes[:1], sizes[:-1]])),
-        _cosine(updates @ drift[-1], sizes, drift[-1].norm()),
+        _cosine(updates @ away[-1], sizes, away[-1].norm()),
         (product < 0).to(torch.float32).mean(1),
         *_relative_quantiles(updates, speed),
-        *_relative_quantiles(drift, far),
+        *_relative_quantiles(away, far),
         age,
         torch.full((count - 1,), math.log(count - 1)),
     ]
@@ -137,8 +136,7 @@ def tokens(window: Window) -> Tensor:
 
 def drift(oldest: Tensor, newest: Tensor) -> Tensor:
     """How far weights moved from one snapshot to another, relative to their size: ``(..., samples)`` to ``(...)``."""
-    scale = torch.maximum(_rms(oldest), _rms(newest)).clamp_min(_TINY)
-    return _rms(newest - oldest) / scale
+    return _rms(newest - oldest) / _size(oldest, newest)
 
 
 def context(window: Window) -> Tensor:
@@ -186,6 +184,10 @@ def pad(rows: Sequence[Tensor], contexts: Sequence[Tensor]) -> tuple[Tensor, Ten
 
 def _rms(rows: Tensor) -> Tensor:
     return rows.square().mean(-1).sqrt()
+
+
+def _size(oldest: Tensor, newest: Tensor) -> Tensor:
+    return torch.maximum(_rms(oldest), _rms(newest)).clamp_min(_TINY)
 
 
 def _log(values: Tensor) -> Tensor:
