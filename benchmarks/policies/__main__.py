@@ -20,12 +20,12 @@ from benchmarks.policies.summary import against_full_and_calendar, against_polic
 from client.compare import ConsoleScreen, Folder, analyse, execute_privately, expand, parse, write
 from client.compare.write import page
 from client.files import write_json
+from client.flows import Json
 from freezer.offline.evaluate import checks, evaluate
 from freezer.offline.summary import load_summary
 from freezer.predictor.model import WEIGHTS
 from workers.settings import Settings
 
-Json = dict[str, Any]
 HERE = Path(__file__).parent
 RESULT = HERE.parent / "results" / "policies.json"
 RUNS = RESULT.with_suffix(".runs.jsonl")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-Json = dict[str, Any]
+from client.flows import Json
+
 SUBJECT = "smartfrz"
 ACCURACY = -0.002
 """Least difference to full training, mean of seeds: 0.2 points."""

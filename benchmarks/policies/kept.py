@@ -5,19 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from client.compare import Folder
+from client.compare.analyse import KEPT
 from client.compare.expand import Run, starts_of
 from client.files import write_text
+from client.flows import Json
 
-Json = dict[str, Any]
 _HEAD = ("workload", "arm", "kind", "seed", "digest", "status", "error", "tries", "workers", "seconds", "measured_in")
-_REPORT = (
-    "accuracy", "loss", "test_samples", "train_samples", "steps", "planned_steps", "epochs", "stopped_early", "resumes",
-    "wall_seconds", "train_seconds", "evaluate_seconds", "units", "frozen_units", "flops", "allreduce_bytes", "machine",
-    "versions",
-)  # fmt: skip
+_REPORT = (*KEPT, "machine", "versions")
 
 
 def slim(record: Json) -> Json:

@@ -10,8 +10,9 @@ import copy
 from pathlib import Path
 from typing import Any
 
+from freezer.predictor.model import SHIPPED
+
 FOLDER = Path(__file__).parent / "leftout"
-LEARNED = ("smartfrz", "progress-only")
 
 
 def with_leftout(document: dict[str, Any], folder: Path = FOLDER) -> dict[str, Any]:
@@ -23,7 +24,7 @@ def with_leftout(document: dict[str, Any], folder: Path = FOLDER) -> dict[str, A
     document = copy.deepcopy(document)
     for arm in document["arms"].values():
         policy = arm.get("freeze.policy")
-        if policy not in LEARNED or "freeze.options.weights" in arm:
+        if policy not in SHIPPED or "freeze.options.weights" in arm:
             continue
         own = arm.setdefault("workloads", {})
         for name, workload in document["workloads"].items():

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import Any
 
 from benchmarks.policies.judge import ACCURACY
+from client.flows import Json
 
-Json = dict[str, Any]
 SETTINGS = {"smartfrz-conservative": "conservative", "smartfrz": "balanced", "smartfrz-fast": "fast"}
 """Setting by arm, from the most careful to the boldest."""
 

@@ -6,13 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from benchmarks.policies.setting import SETTINGS
 from client.compare.table import lines, points, signed
 from client.files import write_text
-
-Json = dict[str, Any]
+from client.flows import Json
 
 
 def against_full_and_calendar(table: Sequence[Json], kinds: Mapping[str, str]) -> str:

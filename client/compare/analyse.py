@@ -17,7 +17,7 @@ from client.compare.timeline import timeline
 from client.flows import Json
 
 Values = dict[int, float | None]
-_KEPT = (
+KEPT = (
     "accuracy",
     "loss",
     "test_samples",
@@ -35,6 +35,7 @@ _KEPT = (
     "flops",
     "allreduce_bytes",
 )
+"""Of a report, what is listed of each run."""
 
 
 def analyse(comparison: Comparison, runs: Sequence[Run], results: Mapping[str, Json]) -> Json:
@@ -216,4 +217,4 @@ def _run(run: Run, record: Json) -> Json:
     head = {"workload": run.workload, "arm": run.arm, "kind": run.kind, "seed": run.seed, "digest": run.digest}
     about = {name: record.get(name) for name in ("status", "error", "job_id", "tries", "workers")}
     report = record.get("report") or {}
-    return {**head, **about, **{name: report[name] for name in _KEPT if name in report}}
+    return {**head, **about, **{name: report[name] for name in KEPT if name in report}}
