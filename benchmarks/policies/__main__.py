@@ -55,7 +55,10 @@ def main() -> int:
     console = Console(stderr=True)
     with folder.owned():
         if not options.quick:
-            print(f"{restore(RUNS, folder, runs)} runs taken from {RUNS.name}", file=sys.stderr)
+            try:
+                print(f"{restore(RUNS, folder, runs)} runs taken from {RUNS.name}", file=sys.stderr)
+            except ValueError as error:
+                raise SystemExit(f"{error}; check the file out again, or remove it") from error
         if not options.report_only:
             chosen = [run for run in runs if _wanted(run, options)]
             with ConsoleScreen(console) as screen:

@@ -49,10 +49,19 @@ def restore(path: Path, folder: Folder, runs: Sequence[Run]) -> int:
     """Put what was kept of these very specs into the folder, where it has no record of its own; returns how many.
 
     What runs start from is told too, but not its weights: it is trained again where a run still needs them.
+
+    Raises:
+        ValueError: a line that is no record, as an interrupted checkout leaves it.
     """
     if not path.exists():
         return 0
-    kept = {entry.pop("id"): entry for entry in map(json.loads, path.read_text(encoding="utf-8").splitlines())}
+    kept = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            entry = json.loads(line)
+            kept[entry.pop("id")] = entry
+        except (json.JSONDecodeError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"line {number} of {path} is no record of a run: {error}") from error
     count = 0
     for run in (*runs, *starts_of(runs)):
         entry = kept.get(run.id)

@@ -153,7 +153,8 @@ def _keep(folder: Folder, run: Run, record: Json) -> Json:
     """Write a record; of a start that a running service still had, the one of when it was trained stays."""
     if run.kind == "start" and record["status"] == "succeeded":
         known = folder.results([run]).get(run.id)
-        if known and known["status"] == "succeeded" and known["job_id"] == record["job_id"]:
+        # a record brought from another machine names no job
+        if known and known["status"] == "succeeded" and known.get("job_id") == record["job_id"]:
             return known
     folder.write(run, record)
     return record

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from benchmarks.policies.kept import keep, restore, slim
 from client.compare import Folder, Run, analyse, expand, parse
 from client.compare.expand import starts_of
@@ -89,6 +91,16 @@ def test_failures_are_not_kept_and_a_line_is_short(tmp_path: Path) -> None:
 
 def test_nothing_kept_nothing_restored(tmp_path: Path) -> None:
     assert restore(tmp_path / "none.jsonl", Folder(tmp_path / "b"), RUNS) == 0
+
+
+@pytest.mark.parametrize("line", ['{"id": "a--full--0", "dig', "[]", "{}"])
+def test_a_line_that_is_no_record_is_named(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "runs.jsonl"
+    keep(filled(tmp_path / "a").results(RUNS), path, "here")
+    count = len(path.read_text().splitlines())
+    path.write_text(path.read_text() + line)
+    with pytest.raises(ValueError, match=f"line {count + 1} of .*runs.jsonl is no record of a run"):
+        restore(path, Folder(tmp_path / "b"), RUNS)
 
 
 def test_seconds_of_two_places_are_not_compared(tmp_path: Path) -> None:

@@ -252,6 +252,19 @@ def test_another_service_gets_the_start_anew(go: Callable[..., Any], service: Se
     assert outcome.before == ["digits--full--0"]
 
 
+def test_a_start_known_from_another_machine_is_trained_for_the_runs_that_need_it(
+    go: Callable[..., Any], service: Service, tmp_path: Path
+) -> None:
+    """What is told of it there names no job here."""
+    document, folder = started(seeds=[0]), Folder(tmp_path / "out")
+    (start,) = starts_of(runs_of(document))
+    folder.write(start, {"status": "succeeded", "error": None, "tries": 1, "report": report(0.75, 100.0)})
+    worker = Worker(service)
+    assert len(go(worker, document).succeeded) == 2
+    assert worker.did[0] == "digits/start/0"
+    assert kept(tmp_path, "digits--start--0")["job_id"]
+
+
 def test_a_start_is_run_only_where_a_run_needs_it(go: Callable[..., Any], service: Service) -> None:
     go(Worker(service))
     extra = {**ARMS, "random": {"freeze": {"policy": "random", "options": {"share": 0.3}}, "workloads": {"a": False}}}
