@@ -14,7 +14,7 @@ from rich.console import Console
 
 from benchmarks.policies.judge import judge
 from benchmarks.policies.kept import keep, restore
-from benchmarks.policies.leftout import FOLDER, with_leftout
+from benchmarks.policies.leftout import with_leftout
 from benchmarks.policies.setting import choose_and_report
 from benchmarks.policies.summary import against_full_and_calendar, against_policies, choices, fill, promises
 from client.compare import ConsoleScreen, Folder, analyse, execute_privately, expand, parse, write
@@ -47,10 +47,11 @@ def main() -> int:
     document = json.loads((HERE / ("quick.json" if options.quick else "workloads.json")).read_text(encoding="utf-8"))
     kinds: dict[str, str] = document.pop("kinds")
     halves: dict[str, list[str]] = document.pop("halves", {})
-    comparison = parse(with_leftout(document))
-    os.environ["SMARTFRZ_DATA_DIR"] = str(FOLDER)  # of the private stack: where jobs may take weights from
-    runs = expand(comparison)
     root = options.runs / ("quick" if options.quick else "whole")
+    data = (root / "leftout").absolute()
+    comparison = parse(with_leftout(document, data))
+    os.environ["SMARTFRZ_DATA_DIR"] = str(data)  # of the private stack: where jobs may take weights from
+    runs = expand(comparison)
     folder = Folder(root)
     console = Console(stderr=True)
     with folder.owned():

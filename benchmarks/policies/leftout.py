@@ -1,12 +1,15 @@
 """Learned policies are judged with predictors that never saw a run of the network at hand.
 
 ``leftout/<policy>-without-<network>.safetensors``, made by ``smartfrz predictor crossval --weights`` on the corpus of
-the shipped predictor, whose every network it leaves out in turn.
+the shipped predictor, whose every network it leaves out in turn. Jobs name them by their content, so that runs with
+other weights are other runs.
 """
 
 from __future__ import annotations
 
 import copy
+import hashlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +18,13 @@ from freezer.predictor.model import SHIPPED
 FOLDER = Path(__file__).parent / "leftout"
 
 
-def with_leftout(document: dict[str, Any], folder: Path = FOLDER) -> dict[str, Any]:
+def with_leftout(document: dict[str, Any], data: Path, folder: Path = FOLDER) -> dict[str, Any]:
     """The comparison with ``freeze.options.weights`` of every workload set in all arms of learned policies.
 
-    Paths are relative to ``folder``, which must be the service's data directory. Networks without such a file have the
-    shipped predictor, which saw none of them.
+    Networks without such a file in ``folder`` have the shipped predictor, which saw none of them.
+
+    Args:
+        data: the service's data directory: the files are copied there, and paths are relative to it.
     """
     document = copy.deepcopy(document)
     for arm in document["arms"].values():
@@ -28,7 +33,17 @@ def with_leftout(document: dict[str, Any], folder: Path = FOLDER) -> dict[str, A
             continue
         own = arm.setdefault("workloads", {})
         for name, workload in document["workloads"].items():
-            weights = f"{policy}-without-{workload['model']['name']}.safetensors"
-            if own.get(name) is not False and (folder / weights).is_file():
-                own[name] = {"freeze.options.weights": weights, **own.get(name, {})}
+            weights = folder / f"{policy}-without-{workload['model']['name']}.safetensors"
+            if own.get(name) is not False and weights.is_file():
+                own[name] = {"freeze.options.weights": _by_content(weights, data), **own.get(name, {})}
     return document
+
+
+def _by_content(weights: Path, data: Path) -> str:
+    """``<digest>/<name>``, relative to ``data``, where it is afterwards."""
+    content = weights.read_bytes()
+    place = Path(hashlib.sha256(content).hexdigest()[:8]) / weights.name
+    if not (data / place).is_file():
+        (data / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(weights, data / place)
+    return place.as_posix()

@@ -21,7 +21,7 @@ from freezer.predictor.networks import (
 )
 
 DEFAULTS: dict[str, dict[str, object]] = {
-    "smartfrz": {"width": 48, "heads": 4, "dropout": 0.1, "context": True, "pool": "attention", "linear": "context"},
+    "smartfrz": {"width": 16, "heads": 4, "dropout": 0.1, "context": True, "pool": "attention", "linear": "context"},
     "smartfrz-paper": {},
     "progress-only": {},
     "linear": {},
@@ -32,7 +32,7 @@ DEFAULTS: dict[str, dict[str, object]] = {
 class Recipe:
     """How a predictor is trained. Epochs are the most that are tried; the best on left-out networks is taken."""
 
-    epochs: int = 20
+    epochs: int = 8
     batch_size: int = 256
     lr: float = 2e-4
     weight_decay: float = 1e-2

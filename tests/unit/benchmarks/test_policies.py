@@ -87,18 +87,21 @@ def test_what_was_not_measured_is_not_kept() -> None:
 
 
 @pytest.mark.parametrize("name", ["workloads", "quick"])
-def test_the_comparisons_can_be_run(name: str) -> None:
+def test_the_comparisons_can_be_run(tmp_path: Path, name: str) -> None:
     document = json.loads((Path(module.__file__).parent / f"{name}.json").read_text())
     kinds = document.pop("kinds")
     halves = document.pop("halves", {})
-    runs = expand(parse(with_leftout(document)))
+    runs = expand(parse(with_leftout(document, tmp_path)))
     assert {run.workload for run in runs} == set(kinds)
     assert sorted(w for half in halves.values() for w in half) == (sorted(kinds) if halves else [])
     assert {run.arm for run in runs} >= {"full", "early-stop", "smartfrz"}
 
 
 def test_learned_policies_never_saw_the_network(tmp_path: Path) -> None:
-    (tmp_path / "smartfrz-without-vgg-small.safetensors").touch()
+    folder, data = tmp_path / "leftout", tmp_path / "data"
+    folder.mkdir()
+    own = folder / "smartfrz-without-vgg-small.safetensors"
+    own.write_bytes(b"first")
     document = {
         "workloads": {"vgg": {"model": {"name": "vgg-small"}}, "own": {"model": {"name": "custom"}}},
         "arms": {
@@ -110,12 +113,17 @@ def test_learned_policies_never_saw_the_network(tmp_path: Path) -> None:
             "linear": {"freeze.policy": "linear"},
         },
     }
-    weights = {"freeze.options.weights": "smartfrz-without-vgg-small.safetensors"}
     before = json.dumps(document)
-    arms = with_leftout(document, tmp_path)["arms"]
+    arms = with_leftout(document, data, folder)["arms"]
+    weights = arms["smartfrz"]["workloads"]["vgg"]
+    assert (data / weights["freeze.options.weights"]).read_bytes() == b"first"
     assert json.dumps(document) == before
     assert arms["smartfrz"]["workloads"] == {"vgg": weights}
     assert arms["fast"]["workloads"] == {"vgg": {**weights, "freeze.aggressiveness": "fast"}}
     assert arms["never"]["workloads"] == {"vgg": False}
     assert "workloads" not in arms["mine"]
     assert "workloads" not in arms["linear"]
+    own.write_bytes(b"second")
+    other = with_leftout(document, data, folder)["arms"]["smartfrz"]["workloads"]["vgg"]
+    assert other != weights, "runs with other weights are other runs"
+    assert (data / other["freeze.options.weights"]).read_bytes() == b"second"
