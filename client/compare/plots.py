@@ -26,10 +26,12 @@ def accuracy_figure(document: Json, workload: str) -> Figure | None:
     rows = [row for row in document["table"] if row["workload"] == workload and row["accuracy"]]
     if not rows:
         return None
-    panels = [("flops_ratio", "training FLOPs / full training's (estimated)")]
-    if any(row["wall_ratio"] for row in rows):
-        panels.append(("wall_ratio", "wall time / full training's (measured)"))
     most = max(row["n"] for row in rows)  # seeds that were run, which may be fewer than the file has
+    panels = [("flops_ratio", "training FLOPs / full training's (estimated)")]
+    if timed := [row for row in rows if row["kind"] != "full" and row["wall_ratio"]]:
+        # seconds of runs in different places are not comparable
+        some = ", of some seeds alone" if any(row["wall_ratio"]["n"] < row["n"] for row in timed) else ""
+        panels.append(("wall_ratio", f"wall time / full training's (measured{some})"))
     figure = Figure(figsize=(2.2 + 3.9 * len(panels), 4.4), layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, (measure, label) in zip(axes, panels, strict=True):

@@ -13,7 +13,12 @@ ACCURACY = {"full": 0.9, "shorter-0.5": 0.3, "shorter-0.75": 0.88, "early-stop":
 FLOPS = {"full": 100.0, "shorter-0.5": 50.0, "shorter-0.75": 75.0, "early-stop": 80.0, "linear": 60.0}
 
 
-def document(missing: tuple[tuple[str, int], ...] = (), accuracy: dict[str, float] = ACCURACY) -> dict[str, Any]:
+def document(
+    missing: tuple[tuple[str, int], ...] = (),
+    accuracy: dict[str, float] = ACCURACY,
+    elsewhere: tuple[tuple[str, int], ...] = (),
+) -> dict[str, Any]:
+    """``elsewhere``: runs that were measured in another place than the rest."""
     comparison = parse(definition())
     runs = expand(comparison)
     reports = {
@@ -25,7 +30,11 @@ def document(missing: tuple[tuple[str, int], ...] = (), accuracy: dict[str, floa
         for run in runs
         if (run.arm, run.seed) not in missing
     }
-    return analyse(comparison, runs, results(runs, reports))
+    found = results(runs, reports)
+    for run in runs:
+        if (run.arm, run.seed) in elsewhere:
+            found[run.id]["measured_in"] = run.id
+    return analyse(comparison, runs, found)
 
 
 def test_every_arm_is_named_once_and_axes_have_labels() -> None:
@@ -37,6 +46,15 @@ def test_every_arm_is_named_once_and_axes_have_labels() -> None:
     assert flops.get_ylabel() == "test accuracy, %"
     assert flops.get_xlabel() == "training FLOPs / full training's (estimated)"
     assert wall.get_xlabel() == "wall time / full training's (measured)"
+
+
+def test_wall_times_that_cannot_be_compared_are_told_or_left_out() -> None:
+    one = accuracy_figure(document(elsewhere=(("linear", 1),)), "digits")
+    none = accuracy_figure(document(elsewhere=tuple((arm, seed) for arm in ACCURACY for seed in (0, 1))), "digits")
+    assert one is not None
+    assert none is not None
+    assert one.axes[1].get_xlabel() == "wall time / full training's (measured, of some seeds alone)"
+    assert len(none.axes) == 1, "a panel with nothing but full training shows nothing"
 
 
 def test_the_title_counts_the_seeds_that_were_run() -> None:
