@@ -103,7 +103,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path)
     parser.add_argument("--per-unit", type=int, default=24, help="windows drawn from every unit of every run")
-    parser.add_argument("--epochs", type=int, default=8, help="most that are tried")
+    parser.add_argument("--epochs", type=int, default=Recipe().epochs, help="most that are tried")
     options = parser.parse_args()
     torch.set_num_threads(1)
     corpus: Path = options.corpus or Settings().home / "predictor"

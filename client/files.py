@@ -14,11 +14,16 @@ class FolderInUse(Exception):
     """Another process works in the folder."""
 
 
-def write_text(path: Path, text: str) -> None:
+def write_bytes(path: Path, content: bytes) -> None:
     """Written beside and renamed."""
     partial = path.with_name(f".{path.name}.part")
-    partial.write_text(text, encoding="utf-8")
+    partial.write_bytes(content)
     partial.replace(path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, document: Any) -> None:

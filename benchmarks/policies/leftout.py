@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import shutil
 from pathlib import Path
 from typing import Any
 
+from client.files import write_bytes
 from freezer.predictor.model import SHIPPED
 
 FOLDER = Path(__file__).parent / "leftout"
@@ -43,7 +43,6 @@ def _by_content(weights: Path, data: Path) -> str:
     """``<digest>/<name>``, relative to ``data``, where it is afterwards."""
     content = weights.read_bytes()
     place = Path(hashlib.sha256(content).hexdigest()[:8]) / weights.name
-    if not (data / place).is_file():
-        (data / place).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(weights, data / place)
+    (data / place).parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(data / place, content)
     return place.as_posix()
