@@ -47,8 +47,9 @@ def accuracy_figure(document: Json, workload: str) -> Figure | None:
     if (floor := _floor(rows)) is not None:
         axes[0].set_ylim(bottom=floor)
     bars = any((row["accuracy_difference"] or {}).get("low") is not None for row in rows)
-    how = "; bars: 95 % bootstrap interval of the difference to full, paired by seed" if bars else ""
-    figure.suptitle(f"{workload}: means over {_count(most, 'seed')}{how}", fontsize=9)
+    how = ["bars: 95 % bootstrap interval of the difference to full, paired by seed"] if bars else []
+    between = "; " if len(panels) > 1 else "\n"  # one panel is narrower than the line
+    figure.suptitle(between.join([f"{workload}: means over {_count(most, 'seed')}", *how]), fontsize=9)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", fontsize=SMALL, frameon=False)
     return figure

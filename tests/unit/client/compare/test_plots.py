@@ -55,6 +55,8 @@ def test_wall_times_that_cannot_be_compared_are_told_or_left_out() -> None:
     assert none is not None
     assert one.axes[1].get_xlabel() == "wall time / full training's (measured, of some seeds alone)"
     assert len(none.axes) == 1, "a panel with nothing but full training shows nothing"
+    none.canvas.draw()  # where texts end is known once they are drawn
+    assert none._suptitle.get_window_extent().x0 >= 0, "the title is not cut off"  # type: ignore[attr-defined]
 
 
 def test_the_title_counts_the_seeds_that_were_run() -> None:
