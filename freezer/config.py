@@ -249,8 +249,20 @@ OPTION_SCHEMAS: dict[str, dict[str, Any]] = {
     },
     "progress-only": _LEARNED_OPTIONS,
     "static": {
-        "units": {"type": "array", "items": {"type": "string"}, "description": "Units to freeze from the start."},
+        "units": {"type": "array", "items": {"type": "string"}, "description": "Units to freeze."},
         "first": {"type": "integer", "minimum": 1, "description": "Freeze the first so many units instead."},
+        "share": {
+            "type": "number",
+            "minimum": 0,
+            "maximum": 1,
+            "description": "Freeze the first blocks that hold at most this share of the forward FLOPs instead.",
+        },
+        "start": {
+            "type": "number",
+            "minimum": 0,
+            "maximum": 1,
+            "description": "Progress at which they freeze; 0 if absent: before the first step.",
+        },
     },
     "linear": {
         "start": {"type": "number", "minimum": 0, "maximum": 1, "description": "Progress at which freezing begins."},
@@ -352,8 +364,10 @@ def check_options(config: FreezeConfig) -> None:
         _require(name in schema, f"/options/{name}", f"policy {config.policy!r} has no option {name!r}; known: {known}")
         _check_value(schema[name], value, f"/options/{name}")
     if config.policy == "static":
-        both = ("units" in config.options) + ("first" in config.options)
-        _require(both == 1, "/options", "policy 'static' needs exactly one of the options 'units' and 'first'")
+        given = sum(name in config.options for name in ("units", "first", "share"))
+        _require(
+            given == 1, "/options", "policy 'static' needs exactly one of the options 'units', 'first' and 'share'"
+        )
     if config.policy == "autofreeze":
         both = "intervals" in config.options and config.decide_every is not None
         _require(not both, "/options/intervals", "give 'intervals' or decide_every, not both")

@@ -33,7 +33,7 @@ from freezer.events import Cause, FreezeEvent
 from freezer.held import measure_held
 from freezer.parallel import ParallelStrategy, Stopwatch, detect, refuse_unsupported
 from freezer.plan import FreezePlan
-from freezer.planner import PlannerState, check, check_honoured
+from freezer.planner import PlannerState, check, check_static
 from freezer.policies.base import Decides, complete, overrides
 from freezer.prepared import Prepared
 from freezer.proxy import ModelProxy
@@ -160,11 +160,11 @@ class Freezer(Stages):
         self.costs.spend("prepare", watch.seconds)
         if not self._restored:
             self._record()
+            if self._policy.name == "static":
+                check_static(found.units, self.config, self.pinned)
             if self._policy.at_start:
                 self._begin_stage()
                 self._conclude(0)
-            if self._policy.name == "static":
-                check_honoured(self.config.options, self.plan, found.units)
 
     @property
     def pinned(self) -> frozenset[str]:

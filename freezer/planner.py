@@ -13,6 +13,7 @@ from freezer.plan import FreezePlan, PlannerState
 from freezer.planner_checks import check, check_honoured, head_of, matching, resolve_pins
 from freezer.planner_commands import following, forgotten, freeze, released, room, thaw
 from freezer.policies.base import Verdict
+from freezer.policies.static import wanted
 from freezer.units import Survey, Unit
 from freezer.worth import Held, Price, price, shortfall
 
@@ -20,7 +21,7 @@ __all__ = [
     "Planned",
     "PlannerState",
     "check",
-    "check_honoured",
+    "check_static",
     "freeze",
     "head_of",
     "make_plan",
@@ -113,6 +114,16 @@ def make_plan(
     check(plan, units, pinned)
     state = forgotten(PlannerState(streaks, state.thawed), frozen)
     return Planned(plan, state, price(survey, frozen, held), refused)
+
+
+def check_static(units: Sequence[Unit], config: FreezeConfig, pinned: Collection[str]) -> None:
+    """What policy ``static`` will freeze, now or later, can be frozen: told before the first step, not in mid-run.
+
+    Raises:
+        ConfigError: as :func:`freezer.planner_checks.check_honoured`.
+    """
+    asked = wanted(config, units)
+    check_honoured(asked, _choose(set(), set(asked) - set(pinned), units, config))
 
 
 def _by_unit(verdicts: Sequence[Verdict], units: Sequence[Unit]) -> Mapping[str, Verdict]:

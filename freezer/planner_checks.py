@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
 
 from freezer.errors import ConfigError, PlanError
 from freezer.plan import FreezePlan
@@ -59,16 +58,18 @@ def check(plan: FreezePlan, units: Sequence[Unit], pinned: Collection[str] = ())
         raise PlanError(f"plan {plan.seq} freezes {head!r}, the last unit: nothing would be left to train")
 
 
-def check_honoured(options: Mapping[str, Any], plan: FreezePlan, units: Sequence[Unit]) -> None:
+def check_honoured(wanted: Mapping[str, str], frozen: Collection[str]) -> None:
     """Units that policy ``static`` was told to freeze must be: settings that cancel each other must not be a no-op.
+
+    Args:
+        wanted: where in the settings each was asked for, by name.
+        frozen: those that a plan can hold.
 
     Raises:
         ConfigError: names the first unit that is not, and what may stand in the way.
     """
-    first = [unit.name for unit in units if unit.used][: options.get("first", 0)]
-    wanted = [(name, f"/options/units/{i}") for i, name in enumerate(options.get("units", ()))]
-    for name, pointer in wanted or [(name, "/options/first") for name in first]:
-        if name not in plan.frozen:
+    for name, pointer in wanted.items():
+        if name not in frozen:
             raise ConfigError(
                 f"{name!r} is named to be frozen but cannot be: it is the last unit, pinned, beyond max_frozen_ratio, "
                 'or not at the input (then set mode to "any", or name every unit before it too)',

@@ -173,7 +173,7 @@ DATASETS: dict[str, Entry] = _entries(
 _POLICIES = {
     "smartfrz": "Calibrated attention predictor over the window of each unit's weights; the default.",
     "smartfrz-paper": "The paper's predictor on raw weight windows; needs weights that you train, none are shipped.",
-    "static": "The named or the first units are frozen from the start.",
+    "static": "The named or the first units are frozen, from the start or from a given moment on.",
     "linear": "Freeze a share of the units that grows linearly from a start to a level.",
     "thaw-last": "Calendar for fine-tuning: the first units are frozen from the start, their outputs cached; near the "
     "end they train too. Sets the learning rate.",

@@ -194,6 +194,26 @@ def test_static_is_frozen_from_the_first_step_on() -> None:
     freezer.close()
 
 
+def test_a_share_of_static_flops_is_frozen_from_its_moment_on() -> None:
+    config = settings(policy="static", decide_every=2, decision_delay=0, options={"share": 0.5, "start": 0.45})
+    freezer, optimizer = build(ResNet(), None, config=config)
+    train(freezer, optimizer, range(12))
+    told = [(entry["step"], entry["frozen"]) for entry in freezer.history]
+    # the first stage at or after step 9 of 20; the next block would bring 155,232 to 268,128 of 530,464 FLOPs
+    assert told == [(10, ["conv", "layer1.0.conv1", "layer1.0.conv2"])]
+    freezer.close()
+
+
+@pytest.mark.parametrize("options", [{"units": ["conv", "fc"]}, {"first": 11}, {"share": 0.5}])
+def test_static_units_that_cannot_be_frozen_later_are_an_error_before_the_first_step(options: dict[str, Any]) -> None:
+    config = settings(policy="static", options={**options, "start": 0.5}, pin=("conv",))
+    freezer, _ = build(ResNet(), None, config=config)
+    with pytest.raises(ConfigError) as caught:
+        freezer.prepare(images())
+    assert caught.value.pointer.startswith("/options/")
+    freezer.close()
+
+
 @pytest.mark.parametrize("units", [["layer1.0.conv1"], ["conv", "fc"]])
 def test_static_units_that_cannot_be_frozen_are_an_error_not_a_no_op(units: list[str]) -> None:
     freezer, _ = build(ResNet(), None, config=settings(policy="static", options={"units": units}))
