@@ -1,5 +1,5 @@
-"""``python -m benchmarks.policies [--quick] [--json FILE|-] [--report-only] [--workload W ...] [--arm A ...]
-[--evidence DIR]``."""
+"""``python -m benchmarks.policies [--quick | --arms limits] [--json FILE|-] [--report-only] [--workload W ...]
+[--arm A ...] [--evidence DIR]``."""
 
 from __future__ import annotations
 
@@ -27,14 +27,15 @@ from freezer.predictor.model import WEIGHTS
 from workers.settings import Settings
 
 HERE = Path(__file__).parent
-RESULT = HERE.parent / "results" / "policies.json"
-RUNS = RESULT.with_suffix(".runs.jsonl")
-"""Runs of this and of other machines, one a line: what is there is not run again."""
+RESULTS = HERE.parent / "results"
+RUNS = ".runs.jsonl"
+"""Ending of the files with runs of this and of other machines, one a line: what is there is not run again."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one workload from scratch, one fine-tuned, both tiny")
+    parser.add_argument("--arms", metavar="NAME", help="those of NAME.json instead, into results/NAME.json")
     parser.add_argument("--workload", action="append", help="some; what else has been run is judged all the same")
     parser.add_argument("--arm", action="append", help="some")
     parser.add_argument("--seed", type=int, action="append", help="some")
@@ -45,9 +46,12 @@ def main() -> int:
     parser.add_argument("--json", metavar="FILE", help="print the measures there too; - for stdout")
     options = parser.parse_args()
     document = json.loads((HERE / ("quick.json" if options.quick else "workloads.json")).read_text(encoding="utf-8"))
+    if options.arms:
+        document["arms"] = json.loads((HERE / f"{options.arms}.json").read_text(encoding="utf-8"))["arms"]
     kinds: dict[str, str] = document.pop("kinds")
     halves: dict[str, list[str]] = document.pop("halves", {})
-    root = options.runs / ("quick" if options.quick else "whole")
+    root = options.runs / ("quick" if options.quick else options.arms or "whole")
+    result = RESULTS / f"{options.arms or 'policies'}.json"
     data = (root / "leftout").absolute()
     comparison = parse(with_leftout(document, data))
     os.environ["SMARTFRZ_DATA_DIR"] = str(data)  # of the private stack: where jobs may take weights from
@@ -55,9 +59,9 @@ def main() -> int:
     folder = Folder(root)
     console = Console(stderr=True)
     with folder.owned():
-        if not options.quick:
+        for kept in () if options.quick else sorted(RESULTS.glob(f"*{RUNS}")):  # they have arms in common
             try:
-                print(f"{restore(RUNS, folder, runs)} runs taken from {RUNS.name}", file=sys.stderr)
+                print(f"{restore(kept, folder, runs)} runs taken from {kept.name}", file=sys.stderr)
             except ValueError as error:
                 raise SystemExit(f"{error}; check the file out again, or remove it") from error
         if not options.report_only:
@@ -67,12 +71,26 @@ def main() -> int:
         results = folder.results(runs)
         analysed = analyse(comparison, runs, results)
         write(analysed, root)
-    listed = judge(analysed["table"], kinds)
+    listed = [] if options.arms else judge(analysed["table"], kinds)
     if not options.quick:
+        own = {name: r for name, r in results.items() if r["kind"] == "policy" or not options.arms}  # no run twice
+        keep(own, result.with_suffix(RUNS), folder.token())
+    if options.arms:
+        parts = {options.arms: against_policies(analysed["table"], kinds)}
+        _publish(result, analysed, {"kinds": kinds}, parts, options.evidence)
+    elif not options.quick:
         tables = evaluate(load_summary(WEIGHTS / "crossval.safetensors"))
         listed = [entry for entry in checks(tables) if entry["bound"] is not None] + listed
-        keep(results, RUNS, folder.token())
-        _publish(analysed, listed, kinds, choose_and_report(analysed["table"], halves), options.evidence)
+        settings = choose_and_report(analysed["table"], halves)
+        parts = {
+            "calendar": against_full_and_calendar(analysed["table"], kinds),
+            "policies": against_policies(analysed["table"], kinds),
+            "promises": promises(listed),
+            "settings": choices(settings),
+        }
+        _publish(result, analysed, {"measures": listed, "kinds": kinds, "settings": settings}, parts, options.evidence)
+        if options.evidence:
+            page(_measured(analysed), options.evidence / "tables.md")
     for row in listed:
         print(f"{row['measure']:<84} {row['value']!s:>8} {row['bound']:>7} {row['ok']}", file=sys.stderr)
     text = json.dumps(listed, indent=1)
@@ -83,24 +101,13 @@ def main() -> int:
     return 0
 
 
-def _publish(
-    analysed: Json, listed: list[Json], kinds: dict[str, str], settings: list[Json], evidence: Path | None
-) -> None:
-    """The committed result, and the evidence page with its tables and plots."""
-    kept = {key: value for key, value in analysed.items() if key not in ("timelines", "runs")}  # they are in RUNS
-    command = "python -m benchmarks.policies"
-    write_json(RESULT, {"command": command, "measures": listed, "kinds": kinds, "settings": settings, **kept})
-    if evidence is None:
-        return
-    page(_measured(analysed), evidence / "tables.md")
-    table = analysed["table"]
-    parts = {
-        "calendar": against_full_and_calendar(table, kinds),
-        "policies": against_policies(table, kinds),
-        "promises": promises(listed),
-        "settings": choices(settings),
-    }
-    fill(evidence.with_suffix(".md"), parts)
+def _publish(result: Path, analysed: Json, found: Json, parts: dict[str, str], evidence: Path | None) -> None:
+    """The committed result, and its tables between the markers of the evidence page."""
+    kept = {key: value for key, value in analysed.items() if key not in ("timelines", "runs")}  # runs have their file
+    arms = "" if result.stem == "policies" else f" --arms {result.stem}"
+    write_json(result, {"command": f"python -m benchmarks.policies{arms}", **found, **kept})
+    if evidence:
+        fill(evidence.with_suffix(".md"), parts)
 
 
 def _measured(document: Json) -> Json:

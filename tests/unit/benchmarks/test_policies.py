@@ -97,6 +97,19 @@ def test_the_comparisons_can_be_run(tmp_path: Path, name: str) -> None:
     assert {run.arm for run in runs} >= {"full", "early-stop", "smartfrz"}
 
 
+def test_arms_on_a_shortened_recipe_have_the_steps_of_its_calendar(tmp_path: Path) -> None:
+    folder = Path(module.__file__).parent
+    document = json.loads((folder / "workloads.json").read_text())
+    kinds = document.pop("kinds")
+    del document["halves"]
+    document["arms"] = json.loads((folder / "limits.json").read_text())["arms"]
+    runs = expand(parse(with_leftout(document, tmp_path)))
+    steps = {(run.workload, run.arm): run.spec["training"].get("max_steps") for run in runs}
+    cut = {key: value for key, value in steps.items() if "-of-" in key[1]}
+    assert {workload for workload, _ in cut} == set(kinds)
+    assert cut == {(workload, arm): steps[workload, f"shorter-{arm.split('-')[-1]}"] for workload, arm in cut}
+
+
 def test_learned_policies_never_saw_the_network(tmp_path: Path) -> None:
     folder, data = tmp_path / "leftout", tmp_path / "data"
     folder.mkdir()
