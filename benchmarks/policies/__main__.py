@@ -16,7 +16,14 @@ from benchmarks.policies.judge import judge
 from benchmarks.policies.kept import keep, restore
 from benchmarks.policies.leftout import with_leftout
 from benchmarks.policies.setting import choose_and_report
-from benchmarks.policies.summary import against_full_and_calendar, against_policies, choices, fill, promises
+from benchmarks.policies.summary import (
+    against_full_and_calendar,
+    against_policies,
+    choices,
+    chosen_by_hand,
+    fill,
+    promises,
+)
 from client.compare import ConsoleScreen, Folder, analyse, execute_privately, expand, parse, write
 from client.compare.write import page
 from client.files import write_json
@@ -46,6 +53,7 @@ def main() -> int:
     parser.add_argument("--json", metavar="FILE", help="print the measures there too; - for stdout")
     options = parser.parse_args()
     document = json.loads((HERE / ("quick.json" if options.quick else "workloads.json")).read_text(encoding="utf-8"))
+    usual = set(document["arms"])
     if options.arms:
         document["arms"] = json.loads((HERE / f"{options.arms}.json").read_text(encoding="utf-8"))["arms"]
     kinds: dict[str, str] = document.pop("kinds")
@@ -73,11 +81,11 @@ def main() -> int:
         write(analysed, root)
     listed = [] if options.arms else judge(analysed["table"], kinds)
     if not options.quick:
-        own = {name: r for name, r in results.items() if r["kind"] == "policy" or not options.arms}  # no run twice
+        own = {name: r for name, r in results.items() if not (options.arms and _usual(r, usual))}
         keep(own, result.with_suffix(RUNS), folder.token())
     if options.arms:
-        parts = {options.arms: against_policies(analysed["table"], kinds)}
-        _publish(result, analysed, {"kinds": kinds}, parts, options.evidence)
+        parts = {options.arms: chosen_by_hand(analysed["table"], kinds, usual)}
+        _publish(result, {**analysed, "timelines": []}, {"kinds": kinds}, parts, options.evidence)
     elif not options.quick:
         tables = evaluate(load_summary(WEIGHTS / "crossval.safetensors"))
         listed = [entry for entry in checks(tables) if entry["bound"] is not None] + listed
@@ -89,8 +97,6 @@ def main() -> int:
             "settings": choices(settings),
         }
         _publish(result, analysed, {"measures": listed, "kinds": kinds, "settings": settings}, parts, options.evidence)
-        if options.evidence:
-            page(_measured(analysed), options.evidence / "tables.md")
     for row in listed:
         print(f"{row['measure']:<84} {row['value']!s:>8} {row['bound']:>7} {row['ok']}", file=sys.stderr)
     text = json.dumps(listed, indent=1)
@@ -107,6 +113,7 @@ def _publish(result: Path, analysed: Json, found: Json, parts: dict[str, str], e
     arms = "" if result.stem == "policies" else f" --arms {result.stem}"
     write_json(result, {"command": f"python -m benchmarks.policies{arms}", **found, **kept})
     if evidence:
+        page(_measured(analysed), (evidence / result.stem if arms else evidence) / "tables.md")
         fill(evidence.with_suffix(".md"), parts)
 
 
@@ -115,6 +122,11 @@ def _measured(document: Json) -> Json:
     table = [row for row in document["table"] if row["n"]]
     known = {row["workload"] for row in table}
     return {**document, "table": table, "seeds": {name: s for name, s in document["seeds"].items() if name in known}}
+
+
+def _usual(record: Json, arms: set[str]) -> bool:
+    """Whether the run is one of workloads.json, and kept with those."""
+    return record["arm"] in arms or record["kind"] == "shorter"
 
 
 def _wanted(run: Any, options: argparse.Namespace) -> bool:

@@ -4,7 +4,7 @@ for :func:`fill`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.policies.setting import SETTINGS
@@ -51,6 +51,25 @@ def against_policies(table: Sequence[Json], kinds: Mapping[str, str]) -> str:
         return f"{signed(row['accuracy_difference']['mean'])} at {row['flops_ratio']['mean']:.2f}"
 
     return _table(("", *known), [(arm, *(cell(rows.get((workload, arm))) for workload in known)) for arm in arms])
+
+
+def chosen_by_hand(table: Sequence[Json], kinds: Mapping[str, str], usual: Collection[str]) -> str:
+    """Every arm that is not among the ``usual`` ones, those that save most first, workload by workload."""
+    head = ("workload", "arm", "seeds", "accuracy to full, pt", "FLOPs, full / ours", "to the calendar, pt")
+    cells = [
+        (
+            workload,
+            row["arm"],
+            str(row["n"]),
+            points(row["accuracy_difference"], row["n"]),
+            _number(row["flops_speedup"]),
+            points(row["equal_compute_difference"], row["n"]),
+        )
+        for workload in kinds
+        for row in sorted(table, key=lambda row: -(row["flops_speedup"] or 0.0))
+        if row["workload"] == workload and row["kind"] == "policy" and row["arm"] not in usual and row["n"]
+    ]
+    return _table(head, cells)
 
 
 def promises(listed: Sequence[Json]) -> str:

@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from benchmarks.policies.setting import choose_and_report
-from benchmarks.policies.summary import against_full_and_calendar, against_policies, choices, fill, promises
+from benchmarks.policies.summary import (
+    against_full_and_calendar,
+    against_policies,
+    choices,
+    chosen_by_hand,
+    fill,
+    promises,
+)
 
 HALVES = {"one": ["a", "b"], "other": ["c", "d"]}
 
@@ -81,6 +88,17 @@ def test_tables_show_signs_intervals_and_gaps() -> None:
         "| m | 1 | not measured | **no** |",
     ]
     assert "| a, b | balanced | c, d | -0.40 | -0.40 | 1.30 | 3 or more |" in choices(choose_and_report(TABLE, HALVES))
+
+
+def test_what_saves_most_by_hand_comes_first_and_the_usual_arms_stay_out() -> None:
+    text = chosen_by_hand([row("a", "slow", 0.0, 1.2), row("a", "quick", -0.01, 2.5), *TABLE], {"a": ""}, {"smartfrz"})
+    assert [line.split(" | ")[1] for line in text.splitlines()[2:]] == [
+        "quick",
+        "smartfrz-fast",
+        "slow",
+        "smartfrz-conservative",
+    ]
+    assert "| a | quick | 3 | -1.00 [-1.10, -0.90] | 2.50 |  |" in text
 
 
 def test_a_page_keeps_what_stands_outside_its_markers(tmp_path: Path) -> None:
