@@ -15,7 +15,7 @@ from rich.console import Console
 from benchmarks.policies.judge import judge
 from benchmarks.policies.kept import keep, restore
 from benchmarks.policies.leftout import with_leftout
-from benchmarks.policies.setting import choose_and_report
+from benchmarks.policies.setting import SETTINGS, choose_and_report
 from benchmarks.policies.summary import (
     against_full_and_calendar,
     against_policies,
@@ -37,6 +37,9 @@ HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results"
 RUNS = ".runs.jsonl"
 """Ending of the files with runs of this and of other machines, one a line: what is there is not run again."""
+
+CUT = {"balanced-of-0.8": "balanced, recipe cut to 0.8"}
+"""A setting more, where the limits are looked for."""
 
 
 def main() -> int:
@@ -84,8 +87,13 @@ def main() -> int:
         own = {name: r for name, r in results.items() if not (options.arms and _usual(r, usual))}
         keep(own, result.with_suffix(RUNS), folder.token())
     if options.arms:
-        parts = {options.arms: chosen_by_hand(analysed["table"], kinds, usual)}
-        _publish(result, {**analysed, "timelines": []}, {"kinds": kinds}, parts, options.evidence)
+        settings = choose_and_report(analysed["table"], halves, SETTINGS | CUT)
+        parts = {
+            options.arms: chosen_by_hand(analysed["table"], kinds, usual),
+            f"{options.arms}-settings": choices(settings),
+        }
+        found = {"kinds": kinds, "settings": settings}
+        _publish(result, {**analysed, "timelines": []}, found, parts, options.evidence)
     elif not options.quick:
         tables = evaluate(load_summary(WEIGHTS / "crossval.safetensors"))
         listed = [entry for entry in checks(tables) if entry["bound"] is not None] + listed

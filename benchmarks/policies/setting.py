@@ -12,7 +12,9 @@ SETTINGS = {"smartfrz-conservative": "conservative", "smartfrz": "balanced", "sm
 """Setting by arm, from the most careful to the boldest."""
 
 
-def choose_and_report(table: Sequence[Json], halves: Mapping[str, Sequence[str]]) -> list[Json]:
+def choose_and_report(
+    table: Sequence[Json], halves: Mapping[str, Sequence[str]], settings: Mapping[str, str] = SETTINGS
+) -> list[Json]:
     """One entry for each half: what it chooses, and what that does on the others.
 
     Chosen is the setting that saves most FLOPs among those that lose at most 0.2 points on average over the half's
@@ -21,6 +23,7 @@ def choose_and_report(table: Sequence[Json], halves: Mapping[str, Sequence[str]]
     Args:
         table: of :func:`client.compare.analyse`.
         halves: workloads by the name of their half; two of them.
+        settings: setting by arm, from the most careful to the boldest.
 
     Returns:
         ``chosen_on``, ``reported_on``: workloads; ``setting``; ``accuracy_difference`` in shares and ``flops_speedup``,
@@ -29,21 +32,21 @@ def choose_and_report(table: Sequence[Json], halves: Mapping[str, Sequence[str]]
     """
     rows = {(row["workload"], row["arm"]): row for row in table}
     whole = {
-        name: [w for w in half if all(_known(rows.get((w, arm))) for arm in SETTINGS)] for name, half in halves.items()
+        name: [w for w in half if all(_known(rows.get((w, arm))) for arm in settings)] for name, half in halves.items()
     }
     found = []
     for name, half in whole.items():
         rest = [w for other, workloads in whole.items() if other != name for w in workloads]
         if not half or not rest:
             continue
-        arm = _choice(rows, half)
+        arm = _choice(rows, half, settings)
         there = [rows[workload, arm] for workload in rest]
         lost = [row["accuracy_difference"]["mean"] for row in there]
         found.append(
             {
                 "chosen_on": half,
                 "reported_on": rest,
-                "setting": SETTINGS[arm],
+                "setting": settings[arm],
                 "accuracy_difference": fmean(lost),
                 "worst": min(lost),
                 "flops_speedup": fmean(row["flops_speedup"] for row in there),
@@ -53,11 +56,11 @@ def choose_and_report(table: Sequence[Json], halves: Mapping[str, Sequence[str]]
     return found
 
 
-def _choice(rows: Mapping[tuple[str, str], Json], half: Sequence[str]) -> str:
-    lost = {arm: fmean(rows[w, arm]["accuracy_difference"]["mean"] for w in half) for arm in SETTINGS}
-    saved = {arm: fmean(rows[w, arm]["flops_speedup"] for w in half) for arm in SETTINGS}
-    good = [arm for arm in SETTINGS if lost[arm] >= ACCURACY]
-    return max(good, key=saved.__getitem__, default=next(iter(SETTINGS)))
+def _choice(rows: Mapping[tuple[str, str], Json], half: Sequence[str], settings: Mapping[str, str]) -> str:
+    lost = {arm: fmean(rows[w, arm]["accuracy_difference"]["mean"] for w in half) for arm in settings}
+    saved = {arm: fmean(rows[w, arm]["flops_speedup"] for w in half) for arm in settings}
+    good = [arm for arm in settings if lost[arm] >= ACCURACY]
+    return max(good, key=saved.__getitem__, default=next(iter(settings)))
 
 
 def _known(row: Json | None) -> bool:
