@@ -255,7 +255,7 @@ OPTION_SCHEMAS: dict[str, dict[str, Any]] = {
             "type": "number",
             "minimum": 0,
             "maximum": 1,
-            "description": "Freeze the first blocks that hold at most this share of the forward FLOPs instead.",
+            "description": "Freeze the first blocks with at most this share of the forward FLOPs, at least one unit.",
         },
         "start": {
             "type": "number",

@@ -93,7 +93,10 @@ def main() -> int:
             f"{options.arms}-settings": choices(settings),
         }
         found = {"kinds": kinds, "settings": settings}
-        _publish(result, {**analysed, "timelines": []}, found, parts, options.evidence)
+        slim = [
+            {**row, "against": {}} for row in analysed["table"]
+        ]  # every arm against every other is in policies.json
+        _publish(result, {**analysed, "table": slim, "timelines": []}, found, parts, options.evidence)
     elif not options.quick:
         tables = evaluate(load_summary(WEIGHTS / "crossval.safetensors"))
         listed = [entry for entry in checks(tables) if entry["bound"] is not None] + listed

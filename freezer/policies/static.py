@@ -13,7 +13,7 @@ from freezer.units import Unit
 
 class StaticPolicy(Defaults):
     """Options: ``units`` (names), ``first`` (how many from the input) or ``share`` (of the forward FLOPs, from the
-    input on: whole blocks, never the last unit); ``start`` (progress from which on they are frozen, 0).
+    input on: whole blocks, at least the first unit, never the last); ``start``: progress at which they freeze, 0.
     """
 
     name = "static"
