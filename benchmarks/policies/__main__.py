@@ -26,11 +26,13 @@ from benchmarks.policies.summary import (
 )
 from client.compare import ConsoleScreen, Folder, analyse, execute_privately, expand, parse, write
 from client.compare.write import page
-from client.files import write_json
+from client.files import FolderInUse, write_json
 from client.flows import Json
+from client.private_stack import StackError
 from freezer.offline.evaluate import checks, evaluate
 from freezer.offline.summary import load_summary
 from freezer.predictor.model import WEIGHTS
+from workers.packages import DataPackageMissing
 from workers.settings import Settings
 
 HERE = Path(__file__).parent
@@ -149,4 +151,7 @@ def _wanted(run: Any, options: argparse.Namespace) -> bool:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    try:
+        raise SystemExit(main())
+    except (FolderInUse, StackError, DataPackageMissing) as error:  # each says what to do
+        raise SystemExit(str(error)) from None
