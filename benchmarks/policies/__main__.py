@@ -46,8 +46,9 @@ CUT = {"balanced-of-0.8": "balanced, recipe cut to 0.8"}
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one workload from scratch, one fine-tuned, both tiny")
-    parser.add_argument("--arms", metavar="NAME", help="those of NAME.json instead, into results/NAME.json")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--quick", action="store_true", help="one workload from scratch, one fine-tuned, both tiny")
+    which.add_argument("--arms", choices=("limits",), help="those of this file instead, into results of its name")
     parser.add_argument("--workload", action="append", help="some; what else has been run is judged all the same")
     parser.add_argument("--arm", action="append", help="some")
     parser.add_argument("--seed", type=int, action="append", help="some")
@@ -86,30 +87,16 @@ def main() -> int:
         write(analysed, root)
     listed = [] if options.arms else judge(analysed["table"], kinds)
     if not options.quick:
-        own = {name: r for name, r in results.items() if not (options.arms and _usual(r, usual))}
-        keep(own, result.with_suffix(RUNS), folder.token())
-    if options.arms:
-        settings = choose_and_report(analysed["table"], halves, SETTINGS | CUT)
-        parts = {
-            options.arms: chosen_by_hand(analysed["table"], kinds, usual),
-            f"{options.arms}-settings": choices(settings),
-        }
-        found = {"kinds": kinds, "settings": settings}
-        slim = [
-            {**row, "against": {}} for row in analysed["table"]
-        ]  # every arm against every other is in policies.json
-        _publish(result, {**analysed, "table": slim, "timelines": []}, found, parts, options.evidence)
-    elif not options.quick:
-        tables = evaluate(load_summary(WEIGHTS / "crossval.safetensors"))
-        listed = [entry for entry in checks(tables) if entry["bound"] is not None] + listed
-        settings = choose_and_report(analysed["table"], halves)
-        parts = {
-            "calendar": against_full_and_calendar(analysed["table"], kinds),
-            "policies": against_policies(analysed["table"], kinds),
-            "promises": promises(listed),
-            "settings": choices(settings),
-        }
-        _publish(result, analysed, {"measures": listed, "kinds": kinds, "settings": settings}, parts, options.evidence)
+        if options.arms:
+            results = {name: record for name, record in results.items() if not _usual(record, usual)}
+            found, parts = _limits(analysed["table"], kinds, halves, usual)
+            analysed = _without_pairs(analysed)
+        else:
+            tables = evaluate(load_summary(WEIGHTS / "crossval.safetensors"))
+            listed = [entry for entry in checks(tables) if entry["bound"] is not None] + listed
+            found, parts = _whole(analysed["table"], kinds, halves, listed)
+        keep(results, result.with_suffix(RUNS), folder.token())
+        _publish(result, analysed, found, parts, options.evidence)
     for row in listed:
         print(f"{row['measure']:<84} {row['value']!s:>8} {row['bound']:>7} {row['ok']}", file=sys.stderr)
     text = json.dumps(listed, indent=1)
@@ -118,6 +105,34 @@ def main() -> int:
     elif options.json:
         Path(options.json).write_text(text + "\n", encoding="utf-8")
     return 0
+
+
+def _whole(
+    table: list[Json], kinds: dict[str, str], halves: dict[str, list[str]], listed: list[Json]
+) -> tuple[Json, dict[str, str]]:
+    """What the result says beside the table, and the evidence page's short tables."""
+    settings = choose_and_report(table, halves)
+    parts = {
+        "calendar": against_full_and_calendar(table, kinds),
+        "policies": against_policies(table, kinds),
+        "promises": promises(listed),
+        "settings": choices(settings),
+    }
+    return {"measures": listed, "kinds": kinds, "settings": settings}, parts
+
+
+def _limits(
+    table: list[Json], kinds: dict[str, str], halves: dict[str, list[str]], usual: set[str]
+) -> tuple[Json, dict[str, str]]:
+    """The same of ``--arms limits``."""
+    settings = choose_and_report(table, halves, SETTINGS | CUT)
+    parts = {"limits": chosen_by_hand(table, kinds, usual), "limits-settings": choices(settings)}
+    return {"kinds": kinds, "settings": settings}, parts
+
+
+def _without_pairs(analysed: Json) -> Json:
+    """Without timelines, and every arm against every other: limits are held against full training alone."""
+    return {**analysed, "table": [{**row, "against": {}} for row in analysed["table"]], "timelines": []}
 
 
 def _publish(result: Path, analysed: Json, found: Json, parts: dict[str, str], evidence: Path | None) -> None:
