@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -19,6 +19,14 @@ CALENDAR = "#555555"
 MOST_LABELS = 16
 LONGEST_LABEL = 36
 SMALL = 8
+POINTS = ("early-stop", "policy")
+"""Kinds of arms that are drawn as points; full training and its shortened forms are the curve."""
+ENDS = ("low", "high")
+
+Height = tuple[float, float, float]
+"""Mean, lower and upper end, in percent."""
+Heights = Mapping[str, Height]
+"""By arm."""
 
 
 def accuracy_figure(document: Json, workload: str) -> Figure | None:
@@ -28,23 +36,23 @@ def accuracy_figure(document: Json, workload: str) -> Figure | None:
         return None
     most = max(row["n"] for row in rows)  # seeds that were run, which may be fewer than the file has
     panels = [("flops_ratio", "training FLOPs / full training's (estimated)")]
-    if timed := [row for row in rows if row["kind"] != "full" and row["wall_ratio"]]:
-        # seconds of runs in different places are not comparable
+    timed = [row for row in rows if row["kind"] != "full" and row["wall_ratio"]]  # those of one place, that is
+    if any(row["kind"] in POINTS for row in timed):
         some = ", of some seeds alone" if any(row["wall_ratio"]["n"] < row["n"] for row in timed) else ""
         panels.append(("wall_ratio", f"wall time / full training's (measured{some})"))
+    heights = _heights(rows)
     figure = Figure(figsize=(2.2 + 3.9 * len(panels), 4.4), layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, (measure, label) in zip(axes, panels, strict=True):
-        _calendar(axis, rows, measure)
-        others = [row for row in rows if row["kind"] in ("early-stop", "policy")]
-        for position, row in enumerate(others):
-            _point(axis, row, measure, position, of=most)
+        _calendar(axis, rows, heights, measure)
+        for position, row in enumerate(row for row in rows if row["kind"] in POINTS):
+            _point(axis, row, heights[row["arm"]], measure, position, of=most)
         axis.set_xlabel(label)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
         axis.margins(0.08, 0.1)
     axes[0].set_ylabel("test accuracy, %")
-    if (floor := _floor(rows)) is not None:
+    if (floor := _floor(rows, heights)) is not None:
         axes[0].set_ylim(bottom=floor)
     bars = any((row["accuracy_difference"] or {}).get("low") is not None for row in rows)
     how = ["bars: 95 % bootstrap interval of the difference to full, paired by seed"] if bars else []
@@ -55,19 +63,19 @@ def accuracy_figure(document: Json, workload: str) -> Figure | None:
     return figure
 
 
-def _floor(rows: Sequence[Json]) -> float | None:
+def _floor(rows: Sequence[Json], heights: Heights) -> float | None:
     """Where the figure ends below, in percent: much shortened training would else squeeze what is compared into a line.
     ``None``: it shows all."""
-    heights = [height for row in rows if row["kind"] != "shorter" for height in _heights(row)]
-    floor = min(heights) - max(1.0, 0.6 * (max(heights) - min(heights)))
-    lowest = min(height for row in rows for height in _heights(row))
-    return floor if len(heights) > 3 and lowest < floor else None
+    compared = [height for row in rows if row["kind"] != "shorter" for height in heights[row["arm"]]]
+    floor = min(compared) - max(1.0, 0.6 * (max(compared) - min(compared)))
+    lowest = min(height for three in heights.values() for height in three)
+    return floor if len(compared) > 3 and lowest < floor else None
 
 
-def _calendar(axis: Axes, rows: Sequence[Json], measure: str) -> None:
+def _calendar(axis: Axes, rows: Sequence[Json], heights: Heights, measure: str) -> None:
     """Full training and its shortened forms: the curve to beat. In order of length, whatever the clock said."""
     points = sorted(
-        (row["flops_ratio"]["mean"], row[measure]["mean"], *_heights(row), row["kind"])
+        (row["flops_ratio"]["mean"], row[measure]["mean"], *heights[row["arm"]], row["kind"])
         for row in rows
         if row["kind"] in ("full", "shorter") and row["flops_ratio"] and row[measure]
     )
@@ -86,10 +94,10 @@ def _calendar(axis: Axes, rows: Sequence[Json], measure: str) -> None:
         axis.plot(x[at], y[at], color="black", marker="*", markersize=12, linestyle="none", label="full", zorder=4)
 
 
-def _point(axis: Axes, row: Json, measure: str, position: int, *, of: int) -> None:
+def _point(axis: Axes, row: Json, height: Height, measure: str, position: int, *, of: int) -> None:
     if not row[measure]:
         return
-    y, low, high = _heights(row)
+    y, low, high = height
     axis.errorbar(
         row[measure]["mean"],
         y,
@@ -107,13 +115,21 @@ def _point(axis: Axes, row: Json, measure: str, position: int, *, of: int) -> No
     )
 
 
-def _heights(row: Json) -> tuple[float, float, float]:
-    """Accuracy in percent with the interval of its difference to full training; without one the bar has no length."""
-    mean, found = row["accuracy"]["mean"], row["accuracy_difference"]
-    if not found or found["low"] is None:
-        return mean * 100, mean * 100, mean * 100
-    low, high = mean + found["low"] - found["mean"], mean + found["high"] - found["mean"]
-    return mean * 100, low * 100, high * 100
+def _heights(rows: Sequence[Json]) -> Heights:
+    """Accuracy in percent by arm, with its interval.
+
+    An arm stands as far from full training as it was seed by seed: the mean of fewer seeds may lie elsewhere for the
+    seeds' sake alone. Without full training beside it, it stands at its own mean; without an interval the bar has no
+    length.
+    """
+    full = next((row["accuracy"]["mean"] for row in rows if row["kind"] == "full"), None)
+    found = {}
+    for row in rows:
+        to_full = row["accuracy_difference"] if full is not None else None
+        mean = full + to_full["mean"] if to_full else row["accuracy"]["mean"]
+        bounds = [to_full[end] - to_full["mean"] if to_full and to_full[end] is not None else 0.0 for end in ENDS]
+        found[row["arm"]] = (mean * 100, *((mean + bound) * 100 for bound in bounds))
+    return found
 
 
 def timeline_figure(document: Json, workload: str) -> Figure | None:

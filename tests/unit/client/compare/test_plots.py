@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from comparisons import UNITS, definition, report, results
 
 from client.compare import analyse, expand, parse
 from client.compare.plots import accuracy_figure, short_names, timeline_figure
 
 ACCURACY = {"full": 0.9, "shorter-0.5": 0.3, "shorter-0.75": 0.88, "early-stop": 0.87, "linear": 0.895}
+RIVALS = ("early-stop", "linear")
 FLOPS = {"full": 100.0, "shorter-0.5": 50.0, "shorter-0.75": 75.0, "early-stop": 80.0, "linear": 60.0}
 
 
@@ -57,6 +59,23 @@ def test_wall_times_that_cannot_be_compared_are_told_or_left_out() -> None:
     assert len(none.axes) == 1, "a panel with nothing but full training shows nothing"
     none.canvas.draw()  # where texts end is known once they are drawn
     assert none._suptitle.get_window_extent().x0 >= 0, "the title is not cut off"  # type: ignore[attr-defined]
+
+
+def test_wall_times_of_full_training_and_its_shortened_forms_alone_make_no_panel() -> None:
+    figure = accuracy_figure(document(elsewhere=tuple((arm, seed) for arm in RIVALS for seed in (0, 1))), "digits")
+    assert figure is not None
+    assert len(figure.axes) == 1
+
+
+def test_an_arm_with_fewer_seeds_stands_as_far_from_full_training_as_it_was_seed_by_seed() -> None:
+    figure = accuracy_figure(document(missing=(("linear", 1),)), "digits")
+    assert figure is not None
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    at = {label: float(handle.lines[0].get_ydata()[0]) for handle, label in zip(handles, labels, strict=True)
+          if hasattr(handle, "lines")}  # fmt: skip
+    full = 100 * (ACCURACY["full"] + 0.5 / 100)
+    assert at["linear (n = 1)"] == pytest.approx(full - 0.5), "its one seed was half a point below full training's"
+    assert at["early-stop"] == pytest.approx(full - 3.0)
 
 
 def test_the_title_counts_the_seeds_that_were_run() -> None:
