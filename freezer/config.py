@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
-from freezer.errors import ConfigError
+from freezer.errors import require
 
 Policy = Literal[
     "smartfrz",
@@ -36,6 +36,7 @@ ANNEALED_MIN_GAIN = 0.05
 """The same where units anneal one by one: each has come to rest at another time."""
 ANNEAL = 0.8
 """``anneal`` that a service sets for networks trained from scratch with SGD: FreezeOut's own recommendation."""
+_HAVE_START = ("static", "linear")
 _SNAPSHOTS = 120
 _STAGES = 24
 _INTERVALS = 16  # the sources of the baselines have 10 to 20
@@ -104,30 +105,30 @@ class FreezeConfig:
     """Options of the policy, checked by the policy (``static``: ``units``; ``linear``: ``start``, ``level``)."""
 
     def __post_init__(self) -> None:
-        _require(self.unit in get_args(UnitGrain), "/unit", f"unit must be one of {get_args(UnitGrain)}")
-        _require(self.mode in get_args(Mode), "/mode", f"mode must be one of {get_args(Mode)}")
-        _require(2 <= self.length <= 1024, "/window", "window must be between 2 and 1024 snapshots")
-        _require(8 <= self.samples <= 65536, "/samples", "samples must be between 8 and 65536")
+        require(self.unit in get_args(UnitGrain), "/unit", f"unit must be one of {get_args(UnitGrain)}")
+        require(self.mode in get_args(Mode), "/mode", f"mode must be one of {get_args(Mode)}")
+        require(2 <= self.length <= 1024, "/window", "window must be between 2 and 1024 snapshots")
+        require(8 <= self.samples <= 65536, "/samples", "samples must be between 8 and 65536")
         for name in ("snapshot_every", "decide_every"):
             value = getattr(self, name)
-            _require(value is None or value >= 1, f"/{name}", f"{name} must be at least 1 step, or null")
-        _require(self.decision_delay >= 0, "/decision_delay", "decision_delay must not be negative")
-        _require(self.aggressiveness in THRESHOLDS, "/aggressiveness", f"must be one of {tuple(THRESHOLDS)}")
+            require(value is None or value >= 1, f"/{name}", f"{name} must be at least 1 step, or null")
+        require(self.decision_delay >= 0, "/decision_delay", "decision_delay must not be negative")
+        require(self.aggressiveness in THRESHOLDS, "/aggressiveness", f"must be one of {tuple(THRESHOLDS)}")
         between = self.threshold is None or 0.0 < self.threshold < 1.0
-        _require(between, "/threshold", "threshold must lie between 0 and 1, or be null")
-        _require(self.patience >= 1, "/patience", "patience must be at least 1")
-        _require(0.0 <= self.max_frozen_ratio <= 1.0, "/max_frozen_ratio", "must lie between 0 and 1")
+        require(between, "/threshold", "threshold must lie between 0 and 1, or be null")
+        require(self.patience >= 1, "/patience", "patience must be at least 1")
+        require(0.0 <= self.max_frozen_ratio <= 1.0, "/max_frozen_ratio", "must lie between 0 and 1")
         small = self.min_gain is None or 0.0 <= self.min_gain < 1.0
-        _require(small, "/min_gain", "min_gain must lie between 0 and 1, or be null")
-        _require(self.event_steps >= 0.0, "/event_steps", "event_steps must not be negative")
+        require(small, "/min_gain", "min_gain must lie between 0 and 1, or be null")
+        require(self.event_steps >= 0.0, "/event_steps", "event_steps must not be negative")
         for name in ("thaw_on_lr_drop", "thaw_on_lr_restart"):
             value = getattr(self, name)
-            _require(value is None or value > 1.0, f"/{name}", f"{name} is a factor above 1, or null")
-        _require(self.thaw_on_worse is None or self.thaw_on_worse >= 0.0, "/thaw_on_worse", "must not be negative")
-        _require(self.cache in get_args(CacheMode), "/cache", f"cache must be one of {get_args(CacheMode)}")
-        _require(self.cache_ram_mib >= 0, "/cache_ram_mib", "must not be negative")
-        _require(self.cache_disk_mib >= 0, "/cache_disk_mib", "must not be negative")
-        _require(self.cache_dtype in get_args(CacheDtype), "/cache_dtype", f"must be one of {get_args(CacheDtype)}")
+            require(value is None or value > 1.0, f"/{name}", f"{name} is a factor above 1, or null")
+        require(self.thaw_on_worse is None or self.thaw_on_worse >= 0.0, "/thaw_on_worse", "must not be negative")
+        require(self.cache in get_args(CacheMode), "/cache", f"cache must be one of {get_args(CacheMode)}")
+        require(self.cache_ram_mib >= 0, "/cache_ram_mib", "must not be negative")
+        require(self.cache_disk_mib >= 0, "/cache_disk_mib", "must not be negative")
+        require(self.cache_dtype in get_args(CacheDtype), "/cache_dtype", f"must be one of {get_args(CacheDtype)}")
 
     @property
     def length(self) -> int:
@@ -155,7 +156,7 @@ class FreezeConfig:
         """Build from JSON values; an unknown field is a :class:`ConfigError` with its pointer."""
         known = set(cls.__dataclass_fields__)
         for name in values:
-            _require(name in known, f"/{name}", f"unknown field {name!r}; known: {', '.join(sorted(known))}")
+            require(name in known, f"/{name}", f"unknown field {name!r}; known: {', '.join(sorted(known))}")
         values = dict(values)
         if "pin" in values:
             values["pin"] = tuple(values["pin"])
@@ -180,7 +181,7 @@ class FreezeConfig:
         most = (total_steps - 1) // snapshot_every + 1
         ways = [f"a window of at most {most}"] if most >= 2 and self.policy != "smartfrz-paper" else []
         ways += ["a smaller snapshot_every"] if snapshot_every > 1 else []
-        _require(
+        require(
             first < total_steps or not reads,
             "/window",
             f"a window of {self.length} snapshots, one every {snapshot_every} steps, needs {first + 1} steps, but "
@@ -189,11 +190,19 @@ class FreezeConfig:
         every = (total_steps - first) // _STAGES if reads else total_steps // _INTERVALS
         decide_every = self.decide_every or _interval(self, total_steps) or max(1, every)
         last = (total_steps - 1) // decide_every * decide_every
-        _require(
+        require(
             last >= max(first, 1) or not reads,
             "/decide_every",
             f"a freezing stage every {decide_every} steps in a run of {total_steps} has none once the window is full, "
             f"after {first} steps: use a smaller decide_every",
+        )
+        start = self.options.get("start")
+        begins = start * total_steps if self.policy in _HAVE_START and isinstance(start, int | float) else 0
+        require(
+            begins == 0 or (begins <= last if self.policy == "static" else begins < last),
+            "/options/start",
+            f"freezing that begins at {start} of {total_steps} steps finds no freezing stage left, as the last one "
+            f"comes after {last} steps: use a smaller start or decide_every",
         )
         return Schedule(
             total_steps=total_steps,
@@ -231,169 +240,7 @@ class Schedule:
         return nxt if nxt < self.total_steps else None
 
 
-_LEARNED_OPTIONS: dict[str, Any] = {
-    "weights": {"type": "string", "description": "Predictor weights (.safetensors); the shipped ones if absent."},
-    "anneal": {
-        "type": "number",
-        "minimum": 0,
-        "maximum": 1,
-        "description": "Let each unit's learning rate anneal ahead of the run's, first units first, as `freezeout` "
-        "does with this `t0`; it replaces the job's schedule. 0: never. If absent: a job that trains a network from "
-        "scratch with SGD on a falling schedule has 0.8, all others have 0.",
-    },
-}
-OPTION_SCHEMAS: dict[str, dict[str, Any]] = {
-    "smartfrz": _LEARNED_OPTIONS,
-    "smartfrz-paper": {
-        "weights": {"type": "string", "description": "Predictor weights (.safetensors). Required: none are shipped."},
-    },
-    "progress-only": _LEARNED_OPTIONS,
-    "static": {
-        "units": {"type": "array", "items": {"type": "string"}, "description": "Units to freeze."},
-        "first": {"type": "integer", "minimum": 1, "description": "Freeze the first so many units instead."},
-        "share": {
-            "type": "number",
-            "minimum": 0,
-            "maximum": 1,
-            "description": "Freeze the first blocks with at most this share of the forward FLOPs, at least one unit.",
-        },
-        "start": {
-            "type": "number",
-            "minimum": 0,
-            "maximum": 1,
-            "description": "Progress at which they freeze; 0 if absent: before the first step.",
-        },
-    },
-    "linear": {
-        "start": {"type": "number", "minimum": 0, "maximum": 1, "description": "Progress at which freezing begins."},
-        "level": {"type": "number", "minimum": 0, "maximum": 1, "description": "Share of units frozen at the end."},
-    },
-    "freezeout": {
-        "t0": {
-            "type": "number",
-            "minimum": 0,
-            "maximum": 1,
-            "description": "Progress at which the first unit freezes, before `how` shapes it; 0.8 if absent.",
-        },
-        "how": {
-            "type": "string",
-            "enum": ["linear", "squared", "cubic"],
-            "description": "Shape of the freezing times over depth; cubic if absent.",
-        },
-        "scale": {
-            "type": "boolean",
-            "description": "Divide each unit's learning rate by its freezing time (all travel alike); on if absent.",
-        },
-    },
-    "thaw-last": {
-        "share": {
-            "type": "number",
-            "minimum": 0,
-            "maximum": 1,
-            "description": "Share of the forward FLOPs frozen until the thaw, from the input on; 0.67 if absent.",
-        },
-        "thaw": {
-            "type": "number",
-            "minimum": 0,
-            "maximum": 1,
-            "description": "Progress from which on all but the embeddings train; 0.8 if absent.",
-        },
-    },
-    "autofreeze": {
-        "intervals": {
-            "type": "integer",
-            "minimum": 2,
-            "description": "Intervals a run over which gradients are summed, instead of decide_every.",
-        },
-    },
-    "egeria": {
-        "window": {
-            "type": "integer",
-            "minimum": 2,
-            "description": "Stages over which plasticity is averaged and its slope taken; 3 if absent.",
-        },
-        "patience": {
-            "type": "integer",
-            "minimum": 1,
-            "description": "Stages in a row with a slope below the tolerance that freeze the front block; 2 if absent.",
-        },
-        "tolerance": {
-            "type": "number",
-            "minimum": 0,
-            "description": "Slope that counts as flat, as a share of the average plasticity a stage; 0.2 if absent.",
-        },
-        "reference_every": {
-            "type": "integer",
-            "minimum": 1,
-            "description": "Stages between two int8 reference models; 1 if absent.",
-        },
-    },
-    "random": {
-        "share": {"type": "number", "minimum": 0, "maximum": 1, "description": "Expected share of frozen unit-steps."},
-    },
-    "none": {},
-}
-"""JSON Schema of every option of every built-in policy."""
-
-_TYPES: dict[str, tuple[type, ...]] = {
-    "string": (str,),
-    "integer": (int,),
-    "number": (int, float),
-    "boolean": (bool,),
-    "array": (list, tuple),
-}
-
-
 def _interval(config: FreezeConfig, total_steps: int) -> int | None:
     """Steps between stages where the option ``intervals`` of ``autofreeze`` sets them."""
     count = config.options.get("intervals") if config.policy == "autofreeze" else None
     return max(1, total_steps // count) if isinstance(count, int) and count > 0 else None
-
-
-def check_options(config: FreezeConfig) -> None:
-    """Check ``config.options`` against the built-in policy's schema; other policies check their own.
-
-    Raises:
-        ConfigError: unknown option, wrong type, out of range, or options that exclude each other.
-    """
-    schema = OPTION_SCHEMAS.get(config.policy)
-    if schema is None:
-        return
-    for name, value in config.options.items():
-        known = ", ".join(sorted(schema)) or "none"
-        _require(name in schema, f"/options/{name}", f"policy {config.policy!r} has no option {name!r}; known: {known}")
-        _check_value(schema[name], value, f"/options/{name}")
-    if config.policy == "static":
-        given = sum(name in config.options for name in ("units", "first", "share"))
-        _require(
-            given == 1, "/options", "policy 'static' needs exactly one of the options 'units', 'first' and 'share'"
-        )
-    if config.policy == "autofreeze":
-        both = "intervals" in config.options and config.decide_every is not None
-        _require(not both, "/options/intervals", "give 'intervals' or decide_every, not both")
-    if config.policy == "smartfrz-paper":
-        hint = (
-            "policy 'smartfrz-paper' needs the option 'weights': none are shipped; train them with the predictor tools"
-        )
-        _require("weights" in config.options, "/options/weights", hint)
-        _require(config.length == 30, "/window", "policy 'smartfrz-paper' reads windows of exactly 30 snapshots")
-        _require(config.samples == 1024, "/samples", "policy 'smartfrz-paper' reads exactly 1024 samples")
-
-
-def _check_value(schema: dict[str, Any], value: Any, pointer: str) -> None:
-    kind = schema["type"]
-    fits = isinstance(value, _TYPES[kind]) and (kind == "boolean" or not isinstance(value, bool))
-    _require(fits, pointer, f"must be of type {kind}, not {type(value).__name__}")
-    if kind == "array":
-        for position, item in enumerate(value):
-            _check_value(schema["items"], item, f"{pointer}/{position}")
-    allowed = schema.get("enum", (value,))
-    _require(value in allowed, pointer, f"must be one of {', '.join(map(repr, allowed))}")
-    low, high = schema.get("minimum"), schema.get("maximum")
-    _require(low is None or value >= low, pointer, f"must be at least {low}")
-    _require(high is None or value <= high, pointer, f"must be at most {high}")
-
-
-def _require(condition: bool, pointer: str, message: str) -> None:
-    if not condition:
-        raise ConfigError(message, pointer)

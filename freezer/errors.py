@@ -49,3 +49,9 @@ class CacheError(FreezerError):
 
 class PredictorError(FreezerError):
     """Predictor weights that are missing, damaged or made for other features."""
+
+
+def require(condition: bool, pointer: str, message: str) -> None:
+    """Raise :class:`ConfigError` with the pointer of the field, unless the condition holds."""
+    if not condition:
+        raise ConfigError(message, pointer)

@@ -12,8 +12,9 @@ import importlib
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
-from freezer.config import POLICIES, FreezeConfig, check_options
+from freezer.config import POLICIES, FreezeConfig
 from freezer.errors import ConfigError
+from freezer.options import check_options
 
 if TYPE_CHECKING:
     from freezer.policies.base import Policy

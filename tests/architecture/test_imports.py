@@ -36,7 +36,7 @@ def test_the_library_loads_no_service() -> None:
 
 
 def test_settings_of_the_library_load_no_torch() -> None:
-    assert "torch" not in loaded_by("freezer.config, freezer.errors, freezer.windows")
+    assert "torch" not in loaded_by("freezer.config, freezer.options, freezer.errors, freezer.windows")
 
 
 def test_lazy_names_of_the_library_resolve() -> None:

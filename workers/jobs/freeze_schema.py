@@ -12,8 +12,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from freezer.config import OPTION_SCHEMAS, FreezeConfig, check_options
+from freezer.config import FreezeConfig
 from freezer.errors import ConfigError
+from freezer.options import OPTION_SCHEMAS, check_options
 from workers.jobs.errors import Problem
 from workers.jobs.paths import PathOutside, confine
 

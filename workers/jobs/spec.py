@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
 
-from freezer.config import ANNEAL, OPTION_SCHEMAS, FreezeConfig
+from freezer.config import ANNEAL, FreezeConfig
+from freezer.options import OPTION_SCHEMAS
 from workers.jobs.entries import MODELS
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._:/-]{0,127}$")]

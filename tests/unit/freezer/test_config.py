@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from freezer.config import FreezeConfig
+from freezer.config import FreezeConfig, Schedule
 from freezer.errors import ConfigError
 
 
@@ -103,6 +103,27 @@ def test_a_run_without_a_stage_after_the_window_is_full_is_refused() -> None:
     assert caught.value.pointer == "/decide_every"
     assert FreezeConfig(window=10, snapshot_every=1, decide_every=8).schedule(17).decide_every == 8
     assert FreezeConfig(policy="linear", decide_every=8).schedule(8).decide_every == 8
+
+
+@pytest.mark.parametrize(("policy", "good", "late"), [("static", 0.9, 0.91), ("linear", 0.89, 0.9)])
+def test_a_start_after_the_last_stage_is_an_error(policy: str, good: float, late: float) -> None:
+    def schedule(start: float) -> Schedule:
+        options = {"start": start} | ({"first": 1} if policy == "static" else {})
+        return FreezeConfig(policy=policy, decide_every=10, options=options).schedule(100)
+
+    assert schedule(good).decide_every == 10
+    with pytest.raises(ConfigError, match="the last one comes after 90 steps: use a smaller start") as caught:
+        schedule(late)
+    assert caught.value.pointer == "/options/start"
+
+
+def test_no_start_needs_no_stage() -> None:
+    for config in (
+        FreezeConfig(policy="linear"),
+        FreezeConfig(policy="static", options={"first": 1}),
+        FreezeConfig(policy="linear", options={"start": 0}),
+    ):
+        assert config.schedule(1).total_steps == 1
 
 
 def test_stages_effects_and_what_follows() -> None:

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from freezer import policies
-from freezer.config import OPTION_SCHEMAS, POLICIES, FreezeConfig, check_options
+from freezer.config import POLICIES, FreezeConfig
 from freezer.errors import ConfigError, PredictorError
+from freezer.options import OPTION_SCHEMAS, check_options
 from freezer.policies.annealing import Annealing
 from freezer.policies.base import PolicyContext, Verdict, overrides
 from freezer.policies.controls import RandomPolicy
