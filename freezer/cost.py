@@ -14,6 +14,7 @@ from typing import Any
 
 from freezer.meter import Energy, Peak
 from freezer.steptime import StepTimes, full_training
+from freezer.trace import owner_of
 from freezer.units import Site, Survey, Unit
 
 
@@ -50,17 +51,15 @@ def step_flops(survey: Survey, frozen: Collection[str] = ()) -> StepFlops:
 def forward_flops_of(survey: Survey, executed: Collection[str]) -> int:
     """Forward FLOPs, for the recorded batch, of what a replay need not run; rather too few than too many.
 
-    Units count when all their modules ran before the cut, layers that the user froze himself when such a unit comes
-    after them. Products of activations right before the cut do not count: they may lie behind it.
+    Products of activations right before the cut do not count: they may lie behind it.
 
     Args:
-        executed: paths of all modules that ran before the cut.
+        executed: paths of all modules with parameters of their own that ran before the cut.
     """
-    done = set(executed)
-    units = [u for u in survey.units if u.used and u.sites and set(u.modules) <= done]
-    sites = [s for u in units for s in u.sites]
+    done = {owner_of(path) for path in executed}
+    sites = [s for u in survey.units for s in u.sites if s.module in done]
+    sites += [s for s in survey.fixed if s.module in done]
     last = max((s.order for s in sites), default=-1)
-    sites += [s for s in survey.fixed if s.order < last]
     return sum(s.flops + (s.pair_flops if s.order < last else 0) for s in sites)
 
 

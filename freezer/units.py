@@ -31,6 +31,7 @@ class Site:
         weight_flops: FLOPs of the weight gradient, 0 where the user froze the weights from the start.
         pair_flops: forward FLOPs without weights (attention), at or after this site and before the next.
         pair_backward: FLOPs of the gradients of those.
+        module: path of the module.
     """
 
     order: int
@@ -39,6 +40,7 @@ class Site:
     weight_flops: int = 0
     pair_flops: int = 0
     pair_backward: int = 0
+    module: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,7 +187,7 @@ def _attach(model: nn.Module, record: Record, names: Mapping[int, str]) -> list[
                     continue
                 give(other.path, group)
                 if any(p.requires_grad for p in record.owners.get(other.path, ())):
-                    group.sites.append(Site(other.time, other.time))
+                    group.sites.append(Site(other.time, other.time, module=other.path))
             waiting.clear()
             trained = any(p.requires_grad for p in record.owners[call.path] if p.dim() >= 2)
             group.sites.append(
@@ -196,6 +198,7 @@ def _attach(model: nn.Module, record: Record, names: Mapping[int, str]) -> list[
                     call.flops if trained else 0,
                     call.pair_flops,
                     round(call.pair_backward),
+                    call.path,
                 )
             )
             current = group

@@ -57,7 +57,7 @@ def find_cuts(record: Record, own: Mapping[str, bool], *, limit: int = 8) -> Fou
             continue
         ancestors = _ancestors(record, call)
         reason = _blocked(call, ancestors, hot, walls)
-        if reason is None and not _feeds_next(record, call):
+        if reason is None and not (_feeds_next(record, call) or _before_trained(record, call, hot)):
             continue
         stubs, real = _finished(record, call, ancestors), frozenset[int]()
         if reason is None:
@@ -127,8 +127,18 @@ def _blocked(call: Call, ancestors: tuple[int, ...], hot: list[Call], walls: lis
 
 
 def _feeds_next(record: Record, call: Call) -> bool:
-    after = next((c for c in record.calls[call.position + 1 :] if c.parent == call.parent), None)
+    after = _after(record, call)
     return after is not None and bool(after.inputs & call.outputs)
+
+
+def _before_trained(record: Record, call: Call, hot: list[Call]) -> bool:
+    """Whether what comes next is trained: arithmetic in between (a mean over pixels) is run by a replay too."""
+    after = _after(record, call)
+    return after is not None and any(after.enter <= other.enter and other.exit <= after.exit for other in hot)
+
+
+def _after(record: Record, call: Call) -> Call | None:
+    return next((c for c in record.calls[call.position + 1 :] if c.parent == call.parent), None)
 
 
 def _finished(record: Record, call: Call, ancestors: tuple[int, ...]) -> tuple[int, ...]:

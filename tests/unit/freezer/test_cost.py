@@ -135,10 +135,19 @@ class TestForwardCache:
         executed = ["embed", *(name for name, _ in model.named_modules() if name.startswith("blocks.0"))]
         assert forward_flops_of(found, executed) == counter.get_total_flops()
 
-    def test_a_unit_that_ran_in_part_does_not_count(self) -> None:
+    def test_of_a_block_that_ran_in_part_the_part_counts(self) -> None:
+        layers = {unit.name: unit for unit in survey(ResNet(), (images(),), {}, "layer").units}
         found = survey(ResNet(), (images(),), {}, "block")
-        unit = next(u for u in found.units if len(u.modules) > 2)
-        assert forward_flops_of(found, unit.modules[:-1]) == 0
+        unit = next(u for u in found.units if "layer1.0.conv2" in u.modules)
+        assert unit.flops > forward_flops_of(found, ["layer1.0.conv1"]) == layers["layer1.0.conv1"].flops > 0
+
+    def test_modules_without_weights_that_a_cut_does_not_name_take_nothing_away(self) -> None:
+        """Dropouts belong to units, and a cut names modules with parameters alone."""
+        model, example = ResNet(), images()
+        found = survey(model, (example,), {}, "layer")
+        assert "drop" in found.units[0].modules
+        executed = [name for name, m in model.named_modules() if any(True for _ in m.parameters(recurse=False))]
+        assert forward_flops_of(found, executed) == sum(unit.flops for unit in found.units) > 0
 
     def test_layers_that_the_user_froze_count_when_the_cut_lies_behind_them(self) -> None:
         model = ResNet()
@@ -146,7 +155,8 @@ class TestForwardCache:
         model.bn.requires_grad_(False)
         found = survey(model, (images(),), {}, "layer")
         first = found.units[0]
-        assert forward_flops_of(found, first.modules) == first.flops + found.fixed[0].flops > first.flops
+        executed = ["conv", "bn", *first.modules]
+        assert forward_flops_of(found, executed) == first.flops + found.fixed[0].flops > first.flops
 
     def test_is_a_line_of_its_own(self) -> None:
         found = survey(ResNet(), (images(),), {}, "layer")

@@ -100,6 +100,14 @@ class HiddenSkip(nn.Module):
         return self.c(self.b(first)) + first[:, :3]
 
 
+class HiddenSkipAtTheHead(HiddenSkip):
+    """The same where arithmetic stands between the last frozen layer and the trained one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.a(x) * 0.5
+        return self.c(self.b(first).tanh()) + first[:, :3]
+
+
 class SharedRelu(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -296,6 +304,7 @@ CASES = {
     "resnet, inside a block": Case(
         ResNet, ("conv", "bn", "drop", "layer1", "layer2.0", "layer2.1.conv1"), _images, "layer2.0"
     ),
+    "resnet, all but the head": Case(ResNet, ("conv", "bn", "drop", "layer1", "layer2"), _images, "layer2"),
     "transformer": Case(Transformer, ("embed", "cls_token", "blocks.0", "blocks.1"), _tokens, "blocks.1"),
     "transformer, unused weights": Case(
         lambda: Transformer(unused=True), ("embed", "cls_token", "blocks.0"), _tokens, "blocks.0"
@@ -319,6 +328,7 @@ CASES = {
         lambda: nn.Sequential(nn.Conv2d(3, 3, 1), UNet(False)), ("1.down1", "1.down2"), _images, reason="'0' is trained"
     ),
     "hidden skip": Case(HiddenSkip, ("a", "b"), _vectors, reason="gives another output"),
+    "hidden skip at the head": Case(HiddenSkipAtTheHead, ("a", "b"), _vectors, reason="gives another output"),
     "functional dropout": Case(RootDropout, ("a",), _vectors, reason="draws random numbers"),
     "dropout awake": Case(
         lambda: nn.Sequential(nn.Dropout(0.5), nn.Linear(16, 16), nn.Linear(16, 3)),

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from freezer.cache import CacheSettings, trial
+from freezer.cost import forward_flops_of
+from freezer.flops import flop_counter
+from freezer.units import survey
 from tests.unit.freezer.cache.models import CASES, Case, SharedBlock, bert
 from tests.unit.freezer.cache.runs import Run, batches, both, same_weights, train
 
@@ -73,6 +76,23 @@ def test_what_is_skipped_really_does_not_run() -> None:
     assert not ran
     assert "bert.encoder.layer.1.output.dense" in cached.cache.cut.executed
     assert "bert.encoder.layer.2.output.dense" not in cached.cache.cut.executed
+
+
+@pytest.mark.parametrize("name", ["resnet, all but the head", "bert, all but the head", "bert", "transformer"])
+def test_what_a_cut_skips_is_counted_as_measured_around_real_passes(name: str) -> None:
+    case = CASES[name]
+    plain, cached = both(case, *case.frozen)
+    train(plain, cached, epochs=2)
+    spent = []
+    for run in (plain, cached):
+        with flop_counter() as counter:
+            run.step(torch.arange(8))
+        spent.append(counter.get_total_flops())
+    assert cached.cache is not None
+    assert cached.cache.cut is not None
+    args, kwargs = case.call({k: v[:8] for k, v in plain.data.items()})
+    skipped = forward_flops_of(survey(plain.model, args, kwargs, "layer"), cached.cache.cut.executed)
+    assert skipped == spent[0] - spent[1] > 0
 
 
 def test_gradient_accumulation_and_passes_without_ids() -> None:
