@@ -28,9 +28,8 @@ class Account:
         self._meter = EnergyMeter(device)
         self._passes = 0.0
         self._rows = 0
-        self._replayed = 0
         self._cache_overhead = 0.0
-        self._skips: tuple[Cut | None, int] = (None, 0)
+        self._forward: dict[Cut | None, int] = {}
         self._began: float | None = None
         self.rows_per_step: int | None = None
 
@@ -42,18 +41,20 @@ class Account:
         self._rows += rows
 
     def end_pass(self, found: Prepared, cache: ForwardCache) -> None:
-        """Count what the forward cache saved in it and what it took; the cut may be another one in the next pass."""
+        """Count what the forward cache saved in it, less what filling and proving took."""
         if cache.overhead > self._cache_overhead:
             self.costs.spend("cache", cache.overhead - self._cache_overhead)
             self._cache_overhead = cache.overhead
-        replayed = cache.skipped["replayed"]
-        rows, self._replayed = replayed - self._replayed, replayed
-        cut = cache.cut
-        if rows and cut is not None:
-            if self._skips[0] is not cut:  # once for each cut, not in each pass
-                self._skips = (cut, forward_flops_of(found.survey, cut.executed))
-            saved = rows / found.example_rows * self._skips[1]
+        saved = sum(rows * self._forward_of(found, cut) for cut, rows in cache.ledger.take()) / found.example_rows
+        if saved:
             self.costs.add_passes(0.0, self._ranks, found.now, found.full, found.prefix, cached=saved)
+
+    def _forward_of(self, found: Prepared, cut: Cut | None) -> int:
+        """Forward FLOPs up to the cut, or of the whole model, for the surveyed batch; counted once for each cut."""
+        if cut not in self._forward:
+            executed = found.full.forward if cut is None else forward_flops_of(found.survey, cut.executed)
+            self._forward[cut] = executed
+        return self._forward[cut]
 
     def end_work(self, found: Prepared, reduced: tuple[int, int]) -> None:
         """The optimizer has made its step."""

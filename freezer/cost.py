@@ -85,7 +85,7 @@ class Costs:
         bytes_measured: gradient bytes really reduced, counted in the communication hook.
         syncs: gradient synchronisations.
         seconds: time spent by the freezer itself, by kind, on this rank.
-        flops_cached: estimate of what the forward cache saved; :attr:`flops` is without it.
+        flops_cached: estimate of what the forward cache saved, less what its proofs took; :attr:`flops` is without it.
         times: how long steps took on this rank, by the number of the plan that they ran under.
         peaks: highest memory use of this rank, in bytes, by what was measured.
         joules: energy, measured; what ``energy_kind`` says.
@@ -111,7 +111,8 @@ class Costs:
     ) -> None:
         """Count ``passes`` over the recorded batch (a fraction for smaller batches) on each of ``ranks`` ranks.
 
-        ``cached``: forward FLOPs that replays saved in these passes on this rank; the others are taken to be alike.
+        ``cached``: forward FLOPs that the cache saved in these passes on this rank, net; the others are taken to be
+        alike.
         """
         self.flops += passes * ranks * now.total - ranks * cached
         self.flops_cached += ranks * cached

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from freezer.cache.ledger import Ledger
 from freezer.cache.line import Line
 from freezer.cache.replay import Replayer
 from freezer.cache.rows import pick
@@ -46,9 +47,10 @@ class Batch:
 class Filler:
     """Computes rows, and keeps them where there is room."""
 
-    def __init__(self, model: nn.Module, store: Store) -> None:
+    def __init__(self, model: nn.Module, store: Store, ledger: Ledger) -> None:
         self._model = model
         self._store = store
+        self._ledger = ledger
 
     def compute(self, batch: Batch) -> None:
         """Compute the missing rows: from an earlier cut where rows of it are there, else from the inputs."""
@@ -104,6 +106,7 @@ class Filler:
         verified, proven = line.verified, line.verified.rows
 
         def run(index: Tensor) -> list[Tensor]:
+            self._ledger.proved(len(index))
             return [v.clone() for v in self._prefix(line, args, kwargs, index, rows)]
 
         whole, every = run(torch.arange(rows)), torch.arange(rows)
@@ -132,6 +135,7 @@ class Filler:
                 [v.clone() for v in self._prefix(line, batch.args, batch.kwargs, torch.arange(n), len(batch.keys))]
                 for n in (verified.rows, less)
             )
+            self._ledger.proved(verified.rows + less)
             good = rows_equal(verified.layouts, part, whole, torch.arange(less))
             (verified.sizes if good else verified.refused).add(less)
 
@@ -162,6 +166,7 @@ class Filler:
             if index is not None:
                 args, kwargs = pick((args, kwargs), index, rows)
             values = replayer.advance(line.verified.replayer, start, size, lambda: self._model(*args, **kwargs))
+        self._ledger.computed(line.cut, size, None if source is None else source[1].cut)
         batch.made.append((chosen, [part[: len(chosen)] for part in line.verified.split(values)]))
 
 

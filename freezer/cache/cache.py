@@ -14,6 +14,7 @@ from freezer.cache.batch import Batch, Filler, settle
 from freezer.cache.cut import Cut
 from freezer.cache.fingerprint import fingerprints
 from freezer.cache.keys import Signature, signature
+from freezer.cache.ledger import Ledger
 from freezer.cache.line import Line, Refusal, search
 from freezer.cache.outlook import Outlook
 from freezer.cache.prefetch import Prefetcher
@@ -58,7 +59,8 @@ class ForwardCache:
         self._trial = Trial()
         self._given_up = self._was_on = False
         self._nothing_frozen = True
-        self._filler = Filler(model, self._store)
+        self.ledger = Ledger()
+        self._filler = Filler(model, self._store, self.ledger)
         self._state: State = "off" if settings.mode == "off" else "waiting"
         self._reason = "" if settings.mode == "off" else "no freezing plan is known yet"
         self._seconds = dict.fromkeys(("search", "verify", "trial", "fill", "fetch"), 0.0)
@@ -79,11 +81,6 @@ class ForwardCache:
     def cut(self) -> Cut | None:
         """Where passes start while the cache is in trial or on."""
         return self._line.cut if self._line is not None and self._state in ("trial", "on") else None
-
-    @property
-    def skipped(self) -> dict[str, int]:
-        """Rows so far: ``replayed`` from the cache, ``computed`` up to the cut and then kept."""
-        return {"replayed": self._counts["rows_replayed"], "computed": self._counts["rows_computed"]}
 
     @property
     def overhead(self) -> float:
@@ -188,6 +185,7 @@ class ForwardCache:
         if keys is not None and self._state in ("trial", "on"):
             values = self._values(line, keys, args, kwargs)
             if values is not None:
+                self.ledger.replayed(line.cut, rows)
                 return line.verified.replayer.replaying(values, rows)
         if self._narrow:
             return acting(rounding(self._modules[line.cut.path], line.cut.nth))
@@ -240,6 +238,7 @@ class ForwardCache:
             rows,
             narrow=self._narrow,
             seconds=self._seconds,
+            proved=self.ledger.proved,
         )
         if isinstance(found, Refusal):
             return found

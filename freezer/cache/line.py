@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,12 +60,14 @@ def search(
     *,
     narrow: bool,
     seconds: MutableMapping[str, float],
+    proved: Callable[[int], None],
 ) -> Line | Refusal:
     """Record a pass, and prove the latest cut that can be proven.
 
     Args:
         known: lines from before whose rows are still valid.
         seconds: where the time of ``search`` and ``verify`` is added.
+        proved: told how many rows went through the model, each time.
     """
     start = time.perf_counter()
     modules = modules_of(model)
@@ -75,11 +77,12 @@ def search(
     fewer_args, fewer_kwargs = pick((tuple(args), dict(kwargs)), torch.arange(others) % rows, rows)
     again = record(model, fewer_args, fewer_kwargs, others)
     again.output = None
+    proved(rows + others)
     find_batch_dims(recorded, again)
     found = find_cuts(recorded, own)
     seconds["search"] += time.perf_counter() - start
     start = time.perf_counter()
-    verifier = Verifier(model, recorded, args, kwargs, narrow=narrow)
+    verifier = Verifier(model, recorded, args, kwargs, narrow=narrow, proved=proved)
     reasons: list[str] = []
     try:
         for cut in found.cuts:

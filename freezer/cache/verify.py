@@ -66,16 +66,25 @@ class Verifier:
     Args:
         found: a pass over this very batch, with its output.
         narrow: whether values are rounded to bfloat16 at the cut.
+        proved: told how many rows went through the model, each time.
     """
 
     def __init__(
-        self, model: nn.Module, found: Record, args: Sequence[Any], kwargs: Mapping[str, Any], *, narrow: bool
+        self,
+        model: nn.Module,
+        found: Record,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        *,
+        narrow: bool,
+        proved: Callable[[int], None],
     ) -> None:
         self._model = model
         self._modules = modules_of(model)
         self._found = found
         self._args, self._kwargs = tuple(args), dict(kwargs)
         self._narrow = narrow
+        self._proved = proved
 
     def prove(self, cut: Cut) -> Verified:
         """Prove that a pass may start at ``cut``.
@@ -111,6 +120,7 @@ class Verifier:
 
     def _call(self, index: Tensor | None) -> Any:
         args, kwargs = self._args, self._kwargs
+        self._proved(self._found.rows if index is None else len(index))
         if index is not None:
             args, kwargs = pick((args, kwargs), index, self._found.rows)
         return self._model(*args, **kwargs)

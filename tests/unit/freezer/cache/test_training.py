@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from freezer.cache import CacheSettings, trial
-from freezer.cost import forward_flops_of
+from freezer.cost import forward_flops_of, step_flops
 from freezer.flops import flop_counter
 from freezer.units import survey
 from tests.unit.freezer.cache.models import CASES, Case, SharedBlock, bert
@@ -93,6 +93,46 @@ def test_what_a_cut_skips_is_counted_as_measured_around_real_passes(name: str) -
     args, kwargs = case.call({k: v[:8] for k, v in plain.data.items()})
     skipped = forward_flops_of(survey(plain.model, args, kwargs, "layer"), cached.cache.cut.executed)
     assert skipped == spent[0] - spent[1] > 0
+
+
+def test_the_books_agree_with_what_really_ran() -> None:
+    """Fills, hits, rows that advance to a later cut and batches with some rows missing, each to the FLOP."""
+    case = CASES["bert"]
+    plain, cached = both(case, *case.frozen[:2])
+    assert cached.cache is not None
+    args, kwargs = case.call({k: v[:8] for k, v in plain.data.items()})
+    found = survey(plain.model, args, kwargs, "layer")
+
+    def difference(ids: Tensor) -> tuple[float, int]:
+        """What was booked as saved, and what was measured."""
+        spent = []
+        for run in (plain, cached):
+            with flop_counter() as counter:
+                run.step(ids)
+            spent.append(counter.get_total_flops())
+        whole = step_flops(found).forward
+        entries = cached.cache.ledger.take()
+        booked = sum(rows * (forward_flops_of(found, cut.executed) if cut else whole) for cut, rows in entries)
+        return booked / 8, spent[0] - spent[1]
+
+    def same(ids: Tensor, *, saves: bool) -> None:
+        booked, measured = difference(ids)
+        assert booked == measured
+        assert (measured > 0) is saves
+
+    def proof(ids: Tensor) -> None:
+        booked, measured = difference(ids)
+        assert booked <= measured < 0
+
+    proof(torch.arange(8))
+    same(torch.arange(8, 16), saves=False)
+    same(torch.arange(4, 12), saves=True)
+    same(torch.arange(12, 20), saves=False)  # four are missing, but the proven size is eight
+    for run in (plain, cached):
+        run.freeze(*case.frozen)
+    proof(torch.arange(8))
+    same(torch.arange(8, 16), saves=True)  # from the earlier cut
+    same(torch.arange(8, 16), saves=True)
 
 
 def test_gradient_accumulation_and_passes_without_ids() -> None:
