@@ -106,7 +106,7 @@ class Filler:
         verified, proven = line.verified, line.verified.rows
 
         def run(index: Tensor) -> list[Tensor]:
-            self._ledger.proved(len(index))
+            self._ledger.computed(line.cut, len(index))
             return [v.clone() for v in self._prefix(line, args, kwargs, index, rows)]
 
         whole, every = run(torch.arange(rows)), torch.arange(rows)
@@ -135,7 +135,7 @@ class Filler:
                 [v.clone() for v in self._prefix(line, batch.args, batch.kwargs, torch.arange(n), len(batch.keys))]
                 for n in (verified.rows, less)
             )
-            self._ledger.proved(verified.rows + less)
+            self._ledger.computed(line.cut, verified.rows + less)
             good = rows_equal(verified.layouts, part, whole, torch.arange(less))
             (verified.sizes if good else verified.refused).add(less)
 
@@ -166,7 +166,7 @@ class Filler:
             if index is not None:
                 args, kwargs = pick((args, kwargs), index, rows)
             values = replayer.advance(line.verified.replayer, start, size, lambda: self._model(*args, **kwargs))
-        self._ledger.computed(line.cut, size, None if source is None else source[1].cut)
+        self._ledger.computed(line.cut, size, source[1].cut if source is not None else None)
         batch.made.append((chosen, [part[: len(chosen)] for part in line.verified.split(values)]))
 
 

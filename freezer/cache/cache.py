@@ -238,7 +238,7 @@ class ForwardCache:
             rows,
             narrow=self._narrow,
             seconds=self._seconds,
-            proved=self.ledger.proved,
+            ledger=self.ledger,
         )
         if isinstance(found, Refusal):
             return found

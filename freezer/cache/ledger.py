@@ -18,15 +18,18 @@ class Ledger:
         """A training pass of ``rows`` rows began at ``cut``."""
         self._entries.append((cut, rows))
 
-    def computed(self, cut: Cut, rows: int, source: Cut | None) -> None:
-        """The values of ``rows`` rows at ``cut`` were computed, padding included; from those at ``source`` if any."""
+    def computed(self, cut: Cut, rows: int, source: Cut | None = None) -> None:
+        """The values of ``rows`` rows at ``cut`` were computed, to be kept, as padding or for a proof; from those at
+        ``source`` if given."""
         self._entries.append((cut, -rows))
         if source is not None:
             self._entries.append((source, rows))
 
-    def proved(self, rows: int) -> None:
-        """The model ran over ``rows`` rows to prove something: a whole pass each, which is rather too much."""
+    def ran(self, rows: int, start: Cut | None = None) -> None:
+        """The model ran over ``rows`` rows to find or prove something, from ``start`` on if given."""
         self._entries.append((None, -rows))
+        if start is not None:
+            self._entries.append((start, rows))
 
     def take(self) -> list[Entry]:
         """What was booked since the last call."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from freezer.cache.cut import Cut, cut_at, find_cuts
 from freezer.cache.keys import Signature, Watch, sources
+from freezer.cache.ledger import Ledger
 from freezer.cache.replay import Replayer
 from freezer.cache.rows import pick
 from freezer.cache.store import Shelf, Store
@@ -60,29 +61,29 @@ def search(
     *,
     narrow: bool,
     seconds: MutableMapping[str, float],
-    proved: Callable[[int], None],
+    ledger: Ledger,
 ) -> Line | Refusal:
     """Record a pass, and prove the latest cut that can be proven.
 
     Args:
         known: lines from before whose rows are still valid.
         seconds: where the time of ``search`` and ``verify`` is added.
-        proved: told how many rows went through the model, each time.
+        ledger: books the rows that go through the model meanwhile.
     """
     start = time.perf_counter()
     modules = modules_of(model)
     own = {p: any(w.requires_grad for w in m.parameters(recurse=False)) for p, m in modules.items() if _owns(m)}
     recorded = record(model, args, kwargs, rows)
-    others = rows // 2 if rows > 1 else 2
+    others = 2 if rows != 2 else 1  # few: only shapes are compared
     fewer_args, fewer_kwargs = pick((tuple(args), dict(kwargs)), torch.arange(others) % rows, rows)
     again = record(model, fewer_args, fewer_kwargs, others)
     again.output = None
-    proved(rows + others)
+    ledger.ran(rows + others)
     find_batch_dims(recorded, again)
     found = find_cuts(recorded, own)
     seconds["search"] += time.perf_counter() - start
     start = time.perf_counter()
-    verifier = Verifier(model, recorded, args, kwargs, narrow=narrow, proved=proved)
+    verifier = Verifier(model, recorded, args, kwargs, narrow=narrow, ledger=ledger)
     reasons: list[str] = []
     try:
         for cut in found.cuts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-PROOF = 12
+PROOF = 6
 """Passes up to the cut that finding and proving it takes, roughly."""
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 from freezer.cache.cut import Cut
+from freezer.cache.ledger import Ledger
 from freezer.cache.replay import Replayer, rounding
 from freezer.cache.rows import Layout, pick
 from freezer.cache.tree import Record, acting, modules_of, name_of, same, tensors, untouched
@@ -66,7 +67,7 @@ class Verifier:
     Args:
         found: a pass over this very batch, with its output.
         narrow: whether values are rounded to bfloat16 at the cut.
-        proved: told how many rows went through the model, each time.
+        ledger: books the rows that go through the model.
     """
 
     def __init__(
@@ -77,14 +78,15 @@ class Verifier:
         kwargs: Mapping[str, Any],
         *,
         narrow: bool,
-        proved: Callable[[int], None],
+        ledger: Ledger,
     ) -> None:
         self._model = model
         self._modules = modules_of(model)
         self._found = found
         self._args, self._kwargs = tuple(args), dict(kwargs)
         self._narrow = narrow
-        self._proved = proved
+        self._ledger = ledger
+        self._proven: tuple[Verified, list[Tensor]] | None = None
 
     def prove(self, cut: Cut) -> Verified:
         """Prove that a pass may start at ``cut``.
@@ -104,6 +106,7 @@ class Verifier:
         verified.like = [(part.shape[1:], part.dtype) for part in verified.split(values)]
         self._same_in_company(verified, values)
         self._same_output(verified, values)
+        self._proven = (verified, values)
         return verified
 
     def proves_advance(self, source: Replayer, target: Verified, kept: Callable[[list[Tensor]], list[Tensor]]) -> bool:
@@ -113,19 +116,22 @@ class Verifier:
             kept: what the store would give back for values at the earlier cut.
         """
         old = kept(self._prefix(source, None))
-        new = self._prefix(target.replayer, None)
+        if self._proven is None or self._proven[0] is not target:
+            self._proven = (target, self._prefix(target.replayer, None))
+        new = self._proven[1]
+        self._ledger.computed(target.replayer.cut, self._found.rows, source.cut)
         with untouched(self._model):
             got = source.advance(target.replayer, old, self._found.rows, lambda: self._call(None))
         return _equal(new, got)
 
     def _call(self, index: Tensor | None) -> Any:
         args, kwargs = self._args, self._kwargs
-        self._proved(self._found.rows if index is None else len(index))
         if index is not None:
             args, kwargs = pick((args, kwargs), index, self._found.rows)
         return self._model(*args, **kwargs)
 
     def _prefix(self, replayer: Replayer, index: Tensor | None) -> list[Tensor]:
+        self._ledger.computed(replayer.cut, self._found.rows if index is None else len(index))
         with untouched(self._model):
             return [v.clone() for v in replayer.prefix(lambda: self._call(index))]
 
@@ -143,12 +149,14 @@ class Verifier:
         cut, rows = verified.replayer.cut, self._found.rows
         expected = self._found.output
         if self._narrow:
+            self._ledger.ran(rows)
             with untouched(self._model), acting(rounding(self._modules[cut.path], cut.nth)):
                 expected = self._call(None)
         kept = verified.join(verified.split(values))
         for poison in (0, 1):
             output = self._replay(verified, kept, rows, poison)
             if not outputs_equal(expected, output):
+                self._ledger.ran(rows)
                 with untouched(self._model):
                     again = self._call(None)
                 if not self._narrow and not outputs_equal(expected, again):
@@ -166,6 +174,7 @@ class Verifier:
                 )
 
     def _replay(self, verified: Verified, values: list[Tensor], rows: int, poison: int) -> Any:
+        self._ledger.ran(rows, verified.replayer.cut)
         try:
             with untouched(self._model), verified.replayer.replaying([v.clone() for v in values], rows, poison):
                 return self._call(None)
@@ -231,18 +240,22 @@ def rows_equal(
 
 
 def _companies(rows: int, inputs: Any) -> list[Tensor]:
-    """Other compositions of a batch: reversed, half of it twice, and nothing but its fullest and emptiest rows."""
+    """Other compositions of a batch: half of it twice and in reverse, and nothing but its fullest or emptiest rows.
+
+    Places and neighbours are others for every row of the half, and every place holds a row that had another one. Rows
+    differ in fullness where integers say so: texts of unlike length, which a model may trim together.
+    """
     every = torch.arange(rows)
     if rows < 2:
         return [every]
-    found = [every.flip(0), every // 2]
     counts = [
-        t.reshape(rows, -1).sum(1, dtype=torch.int64).cpu()
+        t.reshape(rows, -1).count_nonzero(1).cpu()
         for t in tensors(inputs)
         if t.dim() > 1 and t.shape[0] == rows and not t.is_floating_point() and not t.is_complex()
     ]
-    extremes = {int(pick) for count in counts for pick in (count.argmax(), count.argmin())}
-    return found + [torch.full((rows,), row) for row in sorted(extremes)[:4]]
+    unlike = [count for count in counts if count.min() < count.max()]
+    extremes = {int(pick) for count in unlike for pick in (count.argmax(), count.argmin())}
+    return [every.flip(0) // 2, *(torch.full((rows,), row) for row in sorted(extremes)[:4])]
 
 
 def _gradients(output: Any, trained: Sequence[Tensor]) -> Sequence[Tensor | None]:
