@@ -97,6 +97,8 @@ def main() -> int:
             found, parts = _whole(analysed["table"], kinds, halves, listed)
         keep(results, result.with_suffix(RUNS), folder.token())
         _publish(result, analysed, found, parts, options.evidence)
+        if options.evidence and not options.arms:
+            _picture(analysed["table"], kinds, options.evidence / "overview.png")
     for row in listed:
         print(f"{row['measure']:<84} {row['value']!s:>8} {row['bound']:>7} {row['ok']}", file=sys.stderr)
     text = json.dumps(listed, indent=1)
@@ -143,6 +145,14 @@ def _publish(result: Path, analysed: Json, found: Json, parts: dict[str, str], e
     if evidence:
         page(_measured(analysed), (evidence / result.stem if arms else evidence) / "tables.md")
         fill(evidence.with_suffix(".md"), parts)
+
+
+def _picture(table: list[Json], kinds: dict[str, str], path: Path) -> None:
+    from benchmarks.policies.overview import overview  # with matplotlib, which nothing else needs
+
+    figure = overview(table, kinds)
+    if figure is not None:
+        figure.savefig(path, dpi=150)
 
 
 def _measured(document: Json) -> Json:

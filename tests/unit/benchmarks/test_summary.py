@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.policies.overview import overview
 from benchmarks.policies.setting import choose_and_report
 from benchmarks.policies.summary import (
     against_full_and_calendar,
@@ -109,3 +110,19 @@ def test_a_page_keeps_what_stands_outside_its_markers(tmp_path: Path) -> None:
     assert page.read_text() == "before\n<!-- t -->\n| newer |\n<!-- /t -->\nafter\n"
     with pytest.raises(ValueError, match="no markers <!-- u -->"):
         fill(page, {"u": ""})
+
+
+def test_the_picture_has_a_line_for_each_workload_and_a_mark_for_each_setting() -> None:
+    kinds = {"a": "scratch", "b": "fine-tuning", "unknown": "scratch"}
+    figure = overview(TABLE, kinds)
+    assert figure is not None
+    losses, savings, calendar = figure.axes
+    assert [label.get_text() for label in losses.get_yticklabels()] == ["a\n(scratch)", "b\n(fine-tuning)"]
+    settings = [line for line in savings.lines if line.get_label() in ("conservative", "balanced", "fast")]
+    assert sorted(float(line.get_xdata()[0]) for line in settings) == [1.1, 1.1, 1.3, 1.3, 1.6, 1.6]
+    assert any(list(line.get_xdata()) == [pytest.approx(-0.9)] for line in losses.lines)
+    assert [list(line.get_xdata()) for line in calendar.lines] == [[0.0, 0.0]]  # nothing known but the bound
+
+
+def test_without_any_run_there_is_no_picture() -> None:
+    assert overview([], {"a": "scratch"}) is None
