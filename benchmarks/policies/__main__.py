@@ -22,6 +22,7 @@ from benchmarks.policies.summary import (
     choices,
     chosen_by_hand,
     fill,
+    headline,
     promises,
 )
 from client.compare import ConsoleScreen, Folder, analyse, execute_privately, expand, parse, write
@@ -37,6 +38,7 @@ from workers.settings import Settings
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results"
+README = HERE.parent.parent / "README.md"
 RUNS = ".runs.jsonl"
 """Ending of the files with runs of this and of other machines, one a line: what is there is not run again."""
 
@@ -55,7 +57,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=1, help="jobs at a time; more than one spoils seconds")
     parser.add_argument("--runs", type=Path, default=Path("runs/bench-policies"))
     parser.add_argument("--report-only", action="store_true", help="run nothing")
-    parser.add_argument("--evidence", type=Path, help="tables and plots there, short tables into DIR.md")
+    parser.add_argument("--evidence", type=Path, help="tables and plots there, short tables into DIR.md and the README")
     parser.add_argument("--json", metavar="FILE", help="print the measures there too; - for stdout")
     options = parser.parse_args()
     document = json.loads((HERE / ("quick.json" if options.quick else "workloads.json")).read_text(encoding="utf-8"))
@@ -99,6 +101,7 @@ def main() -> int:
         _publish(result, analysed, found, parts, options.evidence)
         if options.evidence and not options.arms:
             _picture(analysed["table"], kinds, options.evidence / "overview.png")
+            fill(README, {"headline": headline(analysed["table"], kinds)})
     for row in listed:
         print(f"{row['measure']:<84} {row['value']!s:>8} {row['bound']:>7} {row['ok']}", file=sys.stderr)
     text = json.dumps(listed, indent=1)

@@ -1,5 +1,5 @@
-"""The short tables of ``docs/evidence.md``, written between its markers so that no figure is copied by hand. Pure but
-for :func:`fill`.
+"""The short tables of ``docs/evidence.md`` and the README, written between their markers so that no figure is copied
+by hand. Pure but for :func:`fill`.
 """
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from benchmarks.policies.judge import SUBJECT
 from benchmarks.policies.setting import SETTINGS
 from client.compare.table import lines, points, signed
 from client.files import write_text
@@ -35,6 +36,27 @@ def against_full_and_calendar(table: Sequence[Json], kinds: Mapping[str, str]) -
         for workload, kind in kinds.items()
         for arm, setting in SETTINGS.items()
         if (row := rows.get((workload, arm))) and row["n"]
+    ]
+    return _table(head, cells)
+
+
+def headline(table: Sequence[Json], kinds: Mapping[str, str]) -> str:
+    """``smartfrz`` at its default setting, a line for each workload."""
+    head = (
+        "workload", "seeds", "accuracy to full training, pt", "FLOPs, full / ours",
+        "to full training cut to the same FLOPs, pt",
+    )  # fmt: skip
+    rows = {row["workload"]: row for row in table if row["arm"] == SUBJECT and row["n"]}
+    cells = [
+        (
+            f"{workload}, {kind}",
+            str(row["n"]),
+            points(row["accuracy_difference"], row["n"]),
+            _number(row["flops_speedup"]),
+            points(row["equal_compute_difference"], row["n"]),
+        )
+        for workload, kind in kinds.items()
+        if (row := rows.get(workload))
     ]
     return _table(head, cells)
 

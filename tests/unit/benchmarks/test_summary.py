@@ -15,6 +15,7 @@ from benchmarks.policies.summary import (
     choices,
     chosen_by_hand,
     fill,
+    headline,
     promises,
 )
 
@@ -126,3 +127,8 @@ def test_the_picture_has_a_line_for_each_workload_and_a_mark_for_each_setting() 
 
 def test_without_any_run_there_is_no_picture() -> None:
     assert overview([], {"a": "scratch"}) is None
+
+
+def test_the_headline_is_of_the_default_setting_alone() -> None:
+    text = headline(TABLE, {"a": "scratch", "unknown": "fine-tuning"})
+    assert text.splitlines()[2:] == ["| a, scratch | 3 | -0.10 [-0.20, 0.00] | 1.30 |  |"]
