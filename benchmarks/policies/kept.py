@@ -12,7 +12,20 @@ from client.compare.expand import Run, starts_of
 from client.files import write_text
 from client.flows import Json
 
-_HEAD = ("workload", "arm", "kind", "seed", "digest", "status", "error", "tries", "workers", "seconds", "measured_in")
+_HEAD = (
+    "workload",
+    "arm",
+    "kind",
+    "seed",
+    "digest",
+    "status",
+    "error",
+    "tries",
+    "workers",
+    "seconds",
+    "measured_in",
+    "note",
+)
 _REPORT = (*KEPT, "machine", "versions")
 
 

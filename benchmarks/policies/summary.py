@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.policies.judge import SUBJECT
 from benchmarks.policies.setting import SETTINGS
-from client.compare.table import lines, points, signed
+from client.compare.table import lines, marked, points, signed
 from client.files import write_text
 from client.flows import Json
 
@@ -26,7 +26,7 @@ def against_full_and_calendar(table: Sequence[Json], kinds: Mapping[str, str]) -
             workload,
             kind,
             str(row["n"]),
-            setting,
+            marked(setting, row),
             points(row["accuracy_difference"], row["n"]),
             _number(row["flops_speedup"]),
             _number(1.0 / row["train_seconds_ratio"]["mean"] if row["train_seconds_ratio"] else None),
@@ -49,7 +49,7 @@ def headline(table: Sequence[Json], kinds: Mapping[str, str]) -> str:
     rows = {row["workload"]: row for row in table if row["arm"] == SUBJECT and row["n"]}
     cells = [
         (
-            f"{workload}, {kind}",
+            marked(f"{workload}, {kind}", row),
             str(row["n"]),
             points(row["accuracy_difference"], row["n"]),
             _number(row["flops_speedup"]),
@@ -70,7 +70,7 @@ def against_policies(table: Sequence[Json], kinds: Mapping[str, str]) -> str:
     def cell(row: Json | None) -> str:
         if row is None or row["accuracy_difference"] is None:
             return ""
-        return f"{signed(row['accuracy_difference']['mean'])} at {row['flops_ratio']['mean']:.2f}"
+        return marked(f"{signed(row['accuracy_difference']['mean'])} at {row['flops_ratio']['mean']:.2f}", row)
 
     return _table(("", *known), [(arm, *(cell(rows.get((workload, arm))) for workload in known)) for arm in arms])
 
@@ -81,7 +81,7 @@ def chosen_by_hand(table: Sequence[Json], kinds: Mapping[str, str], usual: Colle
     cells = [
         (
             workload,
-            row["arm"],
+            marked(row["arm"], row),
             str(row["n"]),
             points(row["accuracy_difference"], row["n"]),
             _number(row["flops_speedup"]),

@@ -44,10 +44,11 @@ def analyse(comparison: Comparison, runs: Sequence[Run], results: Mapping[str, J
     Args:
         runs: all of the comparison (:func:`client.compare.expand`).
         results: records of those that ended, by id (:meth:`client.compare.Folder.results`). Seconds are held against
-            each other only where ``measured_in``, which a record need not have, is the same.
+            each other only where ``measured_in``, which a record need not have, is the same. What a ``note`` says of a
+            record stands under the table.
     """
     reports = {
-        run.id: {**found["report"], "measured_in": found.get("measured_in")}
+        run.id: {**found["report"], "measured_in": found.get("measured_in"), "note": found.get("note")}
         for run in runs
         if (found := results.get(run.id)) and "report" in found
     }
@@ -114,6 +115,7 @@ def _workload_rows(
             "arm": arm,
             "kind": kinds[arm],
             "n": len(reports),
+            "notes": sorted({report["note"] for report in reports.values() if report["note"]}),
             "units": next((report.get("units") for report in reports.values()), None),
             "steps": stat(_of(reports, "steps")),
             "frozen_units": stat(_of(reports, "frozen_units")),

@@ -20,6 +20,7 @@ _HEAD = (
     "to full training of equal compute, pt",
     "to early stopping, pt",
 )
+DAGGER = "†"
 _NOTES = """\
 Brackets hold 95 % intervals ({intervals})
 
@@ -43,7 +44,8 @@ def markdown(document: Json, plots: Mapping[str, Sequence[str]]) -> str:
     for workload, seeds in document["seeds"].items():
         rows = [row for row in document["table"] if row["workload"] == workload]
         parts += [f"## {workload}", "", f"Seeds {', '.join(map(str, seeds))}.", "", *_table(rows), ""]
-        parts += [line for name in plots.get(workload, ()) for line in (f"![{workload}]({name})", "")]
+        parts += [f"{DAGGER} {note}" for note in dict.fromkeys(note for row in rows for note in row["notes"])]
+        parts += ["", *(line for name in plots.get(workload, ()) for line in (f"![{workload}]({name})", ""))]
     if bounded := [check for check in document["checks"] if check["bound"] is not None]:
         parts += ["## Bounds", "", *lines(("measure", "value", "bound", "met"), map(_check_cells, bounded)), ""]
     if document["failed"]:
@@ -65,7 +67,7 @@ def _cells(row: Json) -> tuple[str, ...]:
     wall = f" ({duration(row['wall_seconds']['mean'])})" if row["wall_seconds"] else ""
     frozen = f"{row['frozen_units']['mean']:.3g} of {row['units']}" if row["frozen_units"] else ""
     return (
-        row["arm"],
+        marked(row["arm"], row),
         str(row["n"]),
         f"{row['accuracy']['mean'] * 100:.2f}" if row["accuracy"] else "",
         "" if full else points(row["accuracy_difference"], row["n"]),
@@ -76,6 +78,11 @@ def _cells(row: Json) -> tuple[str, ...]:
         points(row["equal_compute_difference"], row["n"]),
         points(row["early_stop_difference"], row["n"]),
     )
+
+
+def marked(text: str, row: Json) -> str:
+    """With a dagger where there is a note about some of the row's runs."""
+    return f"{text} {DAGGER}" if row["notes"] else text
 
 
 def points(found: Any, n: int) -> str:

@@ -32,6 +32,7 @@ def row(workload: str, arm: str, lost: float, speedup: float, n: int = 3) -> dic
         "arm": arm,
         "kind": "policy",
         "n": n,
+        "notes": [],
         "accuracy_difference": stat(lost, n, lost - 0.001, lost + 0.001) if n > 1 else stat(lost, n),
         "flops_speedup": speedup,
         "flops_ratio": stat(1 / speedup),

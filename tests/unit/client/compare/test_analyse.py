@@ -8,6 +8,7 @@ import pytest
 from comparisons import definition, record, report, results
 
 from client.compare import analyse, expand, parse
+from client.compare.table import markdown
 
 REPORTS = {
     ("full", 0): report(0.90, 100.0, seconds=10.0, allreduce=8.0),
@@ -104,6 +105,22 @@ def test_what_failed_or_is_missing_is_named() -> None:
     assert document["unfinished"] == ["digits--linear--0"]
     assert document["failed"] == {"digits--early-stop--1": "host_oom: too little memory"}
     assert row(document, "early-stop")["n"] == 1
+
+
+def test_what_is_noted_of_a_run_stands_under_the_table_once() -> None:
+    comparison = parse(definition())
+    runs = expand(comparison)
+    found = results(runs, REPORTS)
+    for run in runs:
+        if run.arm == "linear":
+            found[run.id]["note"] = "of another machine"
+    document = analyse(comparison, runs, found)
+    assert row(document, "linear")["notes"] == ["of another machine"]
+    assert row(document, "full")["notes"] == []
+    page = markdown(document, {}).splitlines()
+    assert sum(line.startswith("| linear † |") for line in page) == 1
+    assert page.count("† of another machine") == 1
+    assert not any(line.startswith("| full †") for line in page)
 
 
 def test_nothing_at_all_is_a_document_too() -> None:
