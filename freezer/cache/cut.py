@@ -40,13 +40,12 @@ class Found:
     reason: str
 
 
-def find_cuts(record: Record, own: Mapping[str, bool], *, limit: int = 8) -> Found:
-    """The latest cuts that the record allows.
+def find_cuts(record: Record, own: Mapping[str, bool]) -> Found:
+    """The cuts that the record allows, the latest first.
 
     Args:
         record: a pass as in training.
         own: for each module with parameters of its own, whether one of them is trained.
-        limit: most cuts to return.
     """
     hot = _hot(record, own)
     walls = sorted(record.obstacles)
@@ -55,22 +54,20 @@ def find_cuts(record: Record, own: Mapping[str, bool], *, limit: int = 8) -> Fou
     for call in sorted(record.calls, key=lambda c: -c.exit):
         if call.exit < 0 or call.parent < 0 or not call.leaves:
             continue
-        ancestors = _ancestors(record, call)
-        reason = _blocked(call, ancestors, hot, walls)
+        above = ancestors(record, call)
+        reason = _blocked(call, above, hot, walls)
         if reason is None and not (_feeds_next(record, call) or _before_trained(record, call, hot)):
             continue
-        stubs, real = _finished(record, call, ancestors), frozenset[int]()
+        stubs, real = _finished(record, call, above), frozenset[int]()
         if reason is None:
             real, reason = _crossing(record, call, stubs, own)
         if reason is not None:
             reasons.append((call.exit, reason))
             continue
-        cut = _cut(record, call, ancestors, stubs, real, own)
+        cut = _cut(record, call, above, stubs, real, own)
         if not cut.executed:
             continue
         cuts.append(cut)
-        if len(cuts) == limit:
-            break
     return Found(tuple(cuts), _why(reasons, cuts, walls))
 
 
@@ -79,10 +76,10 @@ def cut_at(record: Record, own: Mapping[str, bool], path: str, nth: int) -> Cut 
     call = next((c for c in record.calls if (c.path, c.nth) == (path, nth) and c.exit > 0), None)
     if call is None:
         return None
-    ancestors = _ancestors(record, call)
-    stubs = _finished(record, call, ancestors)
+    above = ancestors(record, call)
+    stubs = _finished(record, call, above)
     real, reason = _crossing(record, call, stubs, own)
-    return None if reason else _cut(record, call, ancestors, stubs, real, own)
+    return None if reason else _cut(record, call, above, stubs, real, own)
 
 
 def _why(reasons: list[tuple[int, str]], cuts: list[Cut], walls: list[tuple[int, str]]) -> str:
@@ -104,7 +101,8 @@ def _hot(record: Record, own: Mapping[str, bool]) -> list[Call]:
     return [call for call in record.calls if call.path in trained]
 
 
-def _ancestors(record: Record, call: Call) -> tuple[int, ...]:
+def ancestors(record: Record, call: Call) -> tuple[int, ...]:
+    """Positions of the calls around this one, the innermost first."""
     above: list[int] = []
     while call.parent >= 0:
         above.append(call.parent)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from freezer.cache.cut import Cut, cut_at, find_cuts
+from freezer.cache.cut import Cut, ancestors, cut_at, find_cuts
 from freezer.cache.keys import Signature, Watch, sources
 from freezer.cache.ledger import Ledger
 from freezer.cache.replay import Replayer
@@ -20,6 +20,8 @@ from freezer.cache.tree import Record, find_batch_dims, modules_of, record
 from freezer.cache.verify import CutFailed, Verified, Verifier
 
 Name = tuple[Any, ...]
+_TRIES = 8
+"""Most cuts that are tried in one search."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +88,18 @@ def search(
     verifier = Verifier(model, recorded, args, kwargs, narrow=narrow, ledger=ledger)
     reasons: list[str] = []
     try:
+        spoiled: set[int] = set()
         for cut in found.cuts:
+            if spoiled & _containers(recorded, cut):
+                continue
+            if len(reasons) == _TRIES:
+                break
             try:
                 verified = verifier.prove(cut)
             except CutFailed as failed:
                 reasons.append(str(failed))
+                if failed.around:
+                    spoiled |= _skipping(recorded, cut, modules)
                 continue
             line = _line(store, known, form, modules, cut, verified, narrow)
             if not narrow:  # rounded values at the earlier cut would give others here than computing from the start
@@ -100,6 +109,22 @@ def search(
         recorded.output = None  # with it goes the graph
         seconds["verify"] += time.perf_counter() - start
     return Refusal(reasons[0] if reasons else found.reason)
+
+
+def _containers(recorded: Record, cut: Cut) -> set[int]:
+    """Positions of the calls around the cut."""
+    return set(ancestors(recorded, recorded.calls[cut.position]))
+
+
+def _skipping(recorded: Record, cut: Cut, modules: Mapping[str, nn.Module]) -> set[int]:
+    """The block that most likely sends something around a cut in it, as residual blocks do: no cut in it will do.
+
+    Sequences pass everything on as it is; the model itself may do anything.
+    """
+    around = ancestors(recorded, recorded.calls[cut.position])
+    inner = (p for p in around if not isinstance(modules[recorded.calls[p].path], nn.Sequential))
+    block = next(inner, None)
+    return set() if block is None or recorded.calls[block].parent < 0 else {block}
 
 
 def _owns(module: nn.Module) -> bool:

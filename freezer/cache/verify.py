@@ -18,7 +18,11 @@ from freezer.cache.tree import Record, acting, modules_of, name_of, same, tensor
 
 
 class CutFailed(Exception):
-    """The pass may not start at this cut; the text says why."""
+    """The pass may not start at this cut; the text says why. ``around``: something flows around it."""
+
+    def __init__(self, text: str, *, around: bool = False) -> None:
+        super().__init__(text)
+        self.around = around
 
 
 @dataclass(slots=True)
@@ -104,8 +108,8 @@ class Verifier:
         constants = [v if lay is None else None for v, lay in zip(values, layouts, strict=True)]
         verified = Verified(replayer, rows, layouts, constants, sizes={rows})
         verified.like = [(part.shape[1:], part.dtype) for part in verified.split(values)]
+        self._same_output(verified, values)  # first: it is what mostly fails, and it fails at once
         self._same_in_company(verified, values)
-        self._same_output(verified, values)
         self._proven = (verified, values)
         return verified
 
@@ -165,7 +169,8 @@ class Verifier:
                     )
                 raise CutFailed(
                     f"a pass that starts at {name_of(cut.path)} gives another output: "
-                    "something flows around it (a skip connection), or depends on more than its inputs"
+                    "something flows around it (a skip connection), or depends on more than its inputs",
+                    around=True,
                 )
             if verified.replayer.call.recomputed and not self._same_gradients(expected, output):
                 raise CutFailed(

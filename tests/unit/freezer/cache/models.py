@@ -108,6 +108,26 @@ class HiddenSkipAtTheHead(HiddenSkip):
         return self.c(self.b(first).tanh()) + first[:, :3]
 
 
+class Residuals(nn.Module):
+    """Blocks of many layers, each added to its input by arithmetic."""
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(*(nn.Linear(16, 16) for _ in range(12)))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.body(x)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(Residuals.Block(), Residuals.Block())
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.blocks(x))
+
+
 class SharedRelu(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -329,6 +349,9 @@ CASES = {
     ),
     "hidden skip": Case(HiddenSkip, ("a", "b"), _vectors, reason="gives another output"),
     "hidden skip at the head": Case(HiddenSkipAtTheHead, ("a", "b"), _vectors, reason="gives another output"),
+    "deep inside a residual block": Case(
+        Residuals, ("blocks.0", *(f"blocks.1.body.{i}" for i in range(11))), _vectors, "blocks.0"
+    ),
     "functional dropout": Case(RootDropout, ("a",), _vectors, reason="draws random numbers"),
     "dropout awake": Case(
         lambda: nn.Sequential(nn.Dropout(0.5), nn.Linear(16, 16), nn.Linear(16, 3)),
