@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from freezer.cache.tree import Call, Record, name_of
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # by identity: books look cuts up in every pass
 class Cut:
     """The exit of one module call, before which nothing is trained.
 

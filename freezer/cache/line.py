@@ -90,7 +90,8 @@ def search(
     try:
         spoiled: set[int] = set()
         for cut in found.cuts:
-            if spoiled & _containers(recorded, cut):
+            around = ancestors(recorded, recorded.calls[cut.position])
+            if spoiled.intersection(around):
                 continue
             if len(reasons) == _TRIES:
                 break
@@ -99,7 +100,7 @@ def search(
             except CutFailed as failed:
                 reasons.append(str(failed))
                 if failed.around:
-                    spoiled |= _skipping(recorded, cut, modules)
+                    spoiled |= _skipping(recorded, around, modules)
                 continue
             line = _line(store, known, form, modules, cut, verified, narrow)
             if not narrow:  # rounded values at the earlier cut would give others here than computing from the start
@@ -111,17 +112,11 @@ def search(
     return Refusal(reasons[0] if reasons else found.reason)
 
 
-def _containers(recorded: Record, cut: Cut) -> set[int]:
-    """Positions of the calls around the cut."""
-    return set(ancestors(recorded, recorded.calls[cut.position]))
-
-
-def _skipping(recorded: Record, cut: Cut, modules: Mapping[str, nn.Module]) -> set[int]:
-    """The block that most likely sends something around a cut in it, as residual blocks do: no cut in it will do.
+def _skipping(recorded: Record, around: Sequence[int], modules: Mapping[str, nn.Module]) -> set[int]:
+    """Of the calls around a cut, the block that most likely sends something past it, as residual blocks do.
 
     Sequences pass everything on as it is; the model itself may do anything.
     """
-    around = ancestors(recorded, recorded.calls[cut.position])
     inner = (p for p in around if not isinstance(modules[recorded.calls[p].path], nn.Sequential))
     block = next(inner, None)
     return set() if block is None or recorded.calls[block].parent < 0 else {block}

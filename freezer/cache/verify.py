@@ -90,7 +90,7 @@ class Verifier:
         self._args, self._kwargs = tuple(args), dict(kwargs)
         self._narrow = narrow
         self._ledger = ledger
-        self._proven: tuple[Verified, list[Tensor]] | None = None
+        self._values: list[Tensor] = []
 
     def prove(self, cut: Cut) -> Verified:
         """Prove that a pass may start at ``cut``.
@@ -110,23 +110,21 @@ class Verifier:
         verified.like = [(part.shape[1:], part.dtype) for part in verified.split(values)]
         self._same_output(verified, values)  # first: it is what mostly fails, and it fails at once
         self._same_in_company(verified, values)
-        self._proven = (verified, values)
+        self._values = values
         return verified
 
     def proves_advance(self, source: Replayer, target: Verified, kept: Callable[[list[Tensor]], list[Tensor]]) -> bool:
         """Whether the values at the later cut, computed from those at the earlier one, have the same bits.
 
         Args:
+            target: the cut that was proven last.
             kept: what the store would give back for values at the earlier cut.
         """
         old = kept(self._prefix(source, None))
-        if self._proven is None or self._proven[0] is not target:
-            self._proven = (target, self._prefix(target.replayer, None))
-        new = self._proven[1]
         self._ledger.computed(target.replayer.cut, self._found.rows, source.cut)
         with untouched(self._model):
             got = source.advance(target.replayer, old, self._found.rows, lambda: self._call(None))
-        return _equal(new, got)
+        return _equal(self._values, got)
 
     def _call(self, index: Tensor | None) -> Any:
         args, kwargs = self._args, self._kwargs
