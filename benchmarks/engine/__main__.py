@@ -21,7 +21,7 @@ import torch
 from benchmarks.engine.rank import PARTS, device_of
 from benchmarks.engine.report import Row, rows_of, table
 from benchmarks.engine.workloads import NAMES
-from workers.training.finish import machine
+from workers.training.machine import machine
 
 RESULTS = Path(__file__).parents[1] / "results"
 NOTES = RESULTS / "engine_notes.json"

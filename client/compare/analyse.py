@@ -12,6 +12,7 @@ from typing import Any
 from client.compare.checks import checks_of
 from client.compare.definition import Comparison
 from client.compare.expand import Run, starts_of
+from client.compare.machines import elsewhere
 from client.compare.statistics import HOW, difference, interpolate, ratio, stat
 from client.compare.timeline import timeline
 from client.flows import Json
@@ -45,7 +46,7 @@ def analyse(comparison: Comparison, runs: Sequence[Run], results: Mapping[str, J
         runs: all of the comparison (:func:`client.compare.expand`).
         results: records of those that ended, by id (:meth:`client.compare.Folder.results`). Seconds are held against
             each other only where ``measured_in``, which a record need not have, is the same. What a ``note`` says of a
-            record stands under the table.
+            record stands under the table, and so does that it ran on another machine than its full training.
     """
     reports = {
         run.id: {**found["report"], "measured_in": found.get("measured_in"), "note": found.get("note")}
@@ -115,7 +116,8 @@ def _workload_rows(
             "arm": arm,
             "kind": kinds[arm],
             "n": len(reports),
-            "notes": sorted({report["note"] for report in reports.values() if report["note"]}),
+            "notes": sorted({report["note"] for report in reports.values() if report["note"]})
+            + elsewhere(reports, of_arm.get("full", {})),
             "units": next((report.get("units") for report in reports.values()), None),
             "steps": stat(_of(reports, "steps")),
             "frozen_units": stat(_of(reports, "frozen_units")),

@@ -16,6 +16,7 @@ from workers.jobs.layout import Result, write_atomic
 from workers.training import checkpoint
 from workers.training.evaluate import Score
 from workers.training.loop import Trained, scored
+from workers.training.machine import machine
 from workers.training.run import Run
 from workers.training.telling import Teller
 
@@ -133,18 +134,6 @@ def frozen_at(history: list[dict[str, Any]]) -> dict[str, int]:
             at.pop(name, None)
         at.update(dict.fromkeys(entry["frozen"], entry["step"]))
     return at
-
-
-def machine(device: torch.device) -> dict[str, Any]:
-    """What the run ran on, as far as a reader of its times needs it."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    return {
-        "device": device.type,
-        "device_name": name,
-        "cpus": os.cpu_count(),
-        "threads_per_rank": torch.get_num_threads(),
-        "system": platform.system(),
-    }
 
 
 def _save_weights(run: Run, path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from comparisons import definition, record, report, results
 
 from client.compare import analyse, expand, parse
+from client.compare.machines import ELSEWHERE
 from client.compare.table import markdown
 
 REPORTS = {
@@ -105,6 +106,21 @@ def test_what_failed_or_is_missing_is_named() -> None:
     assert document["unfinished"] == ["digits--linear--0"]
     assert document["failed"] == {"digits--early-stop--1": "host_oom: too little memory"}
     assert row(document, "early-stop")["n"] == 1
+
+
+@pytest.mark.parametrize("kept", [{"instructions": "AVX2"}, {"instructions": "AVX512"}, {"device_name": "x86_64"}])
+def test_a_run_that_may_round_otherwise_than_its_full_training_is_marked(kept: dict[str, str]) -> None:
+    here = {"device_name": "a processor", "instructions": "AVX2", "threads_per_rank": 1}
+    reports = {key: {**found, "machine": here} for key, found in REPORTS.items()}
+    reports["linear", 1] = {**reports["linear", 1], "machine": here | kept}
+    document = analysed(reports)
+    assert row(document, "linear")["notes"] == ([] if here | kept == here else [ELSEWHERE])
+    assert row(document, "full")["notes"] == row(document, "shorter-0.5")["notes"] == []
+
+
+def test_a_run_without_full_training_has_nothing_to_differ_from() -> None:
+    alone = {key: value for key, value in REPORTS.items() if key[0] == "linear"}
+    assert row(analysed(alone), "linear")["notes"] == []
 
 
 def test_what_is_noted_of_a_run_stands_under_the_table_once() -> None:
