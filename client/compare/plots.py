@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from client.compare.table import DAGGER, marked
 from client.compare.timeline import frozen_share
 from client.flows import Json
 
@@ -37,7 +38,7 @@ def accuracy_figure(document: Json, workload: str) -> Figure | None:
     most = max(row["n"] for row in rows)  # seeds that were run, which may be fewer than the file has
     panels = [("flops_ratio", "training FLOPs / full training's (estimated)")]
     timed = [row for row in rows if row["kind"] != "full" and row["wall_ratio"]]  # those of one place, that is
-    if any(row["kind"] in POINTS for row in timed):
+    if 0 < len(_points(rows)) <= 2 * len(_points(timed)):  # most of them missing would say more than what is there
         some = ", of some seeds alone" if any(row["wall_ratio"]["n"] < row["n"] for row in timed) else ""
         panels.append(("wall_ratio", f"wall time / full training's (measured{some})"))
     heights = _heights(rows)
@@ -45,7 +46,7 @@ def accuracy_figure(document: Json, workload: str) -> Figure | None:
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, (measure, label) in zip(axes, panels, strict=True):
         _calendar(axis, rows, heights, measure)
-        for position, row in enumerate(row for row in rows if row["kind"] in POINTS):
+        for position, row in enumerate(_points(rows)):
             _point(axis, row, heights[row["arm"]], measure, position, of=most)
         axis.set_xlabel(label)
         axis.grid(alpha=0.25)
@@ -56,6 +57,7 @@ def accuracy_figure(document: Json, workload: str) -> Figure | None:
         axes[0].set_ylim(bottom=floor)
     bars = any((row["accuracy_difference"] or {}).get("low") is not None for row in rows)
     how = ["bars: 95 % bootstrap interval of the difference to full, paired by seed"] if bars else []
+    how += [f"{DAGGER}: see the notes under the table"] if any(row["notes"] for row in rows) else []
     between = "; " if len(panels) > 1 else "\n"  # one panel is narrower than the line
     figure.suptitle(between.join([f"{workload}: means over {_count(most, 'seed')}", *how]), fontsize=9)
     handles, labels = axes[0].get_legend_handles_labels()
@@ -63,13 +65,17 @@ def accuracy_figure(document: Json, workload: str) -> Figure | None:
     return figure
 
 
+def _points(rows: Sequence[Json]) -> list[Json]:
+    return [row for row in rows if row["kind"] in POINTS]
+
+
 def _floor(rows: Sequence[Json], heights: Heights) -> float | None:
     """Where the figure ends below, in percent: much shortened training would else squeeze what is compared into a line.
     ``None``: it shows all."""
-    compared = [height for row in rows if row["kind"] != "shorter" for height in heights[row["arm"]]]
+    compared = [heights[row["arm"]][0] for row in rows if row["kind"] != "shorter"]  # a long bar may run out below
     floor = min(compared) - max(1.0, 0.6 * (max(compared) - min(compared)))
     lowest = min(height for three in heights.values() for height in three)
-    return floor if len(compared) > 3 and lowest < floor else None
+    return floor if len(compared) > 1 and lowest < floor else None
 
 
 def _calendar(axis: Axes, rows: Sequence[Json], heights: Heights, measure: str) -> None:
@@ -110,7 +116,7 @@ def _point(axis: Axes, row: Json, height: Height, measure: str, position: int, *
         linestyle="none",
         elinewidth=1.1,
         capsize=2.5,
-        label=_named(row["arm"], row["n"], of),
+        label=marked(_named(row["arm"], row["n"], of), row),
         zorder=3,
     )
 

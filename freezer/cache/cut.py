@@ -32,43 +32,43 @@ class Cut:
     open: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """Cuts to try, best first; ``reason`` says what stands in the way of a later one."""
-
-    cuts: tuple[Cut, ...]
-    reason: str
-
-
-def find_cuts(record: Record, own: Mapping[str, bool]) -> Found:
-    """The cuts that the record allows, the latest first.
+class Cuts:
+    """The cuts that a record allows, the latest first, each made when it is asked for: a search seldom asks for many.
 
     Args:
         record: a pass as in training.
         own: for each module with parameters of its own, whether one of them is trained.
+
+    Attributes:
+        obstacle: what stands in the way of the earliest call that was looked at, for when no cut has been found.
     """
-    hot = _hot(record, own)
-    walls = sorted(record.obstacles)
-    cuts: list[Cut] = []
-    reasons: list[tuple[int, str]] = []
-    for call in sorted(record.calls, key=lambda c: -c.exit):
-        if call.exit < 0 or call.parent < 0 or not call.leaves:
-            continue
-        above = ancestors(record, call)
-        reason = _blocked(call, above, hot, walls)
-        if reason is None and not (_feeds_next(record, call) or _before_trained(record, call, hot)):
-            continue
-        stubs, real = _finished(record, call, above), frozenset[int]()
-        if reason is None:
-            real, reason = _crossing(record, call, stubs, own)
-        if reason is not None:
-            reasons.append((call.exit, reason))
-            continue
-        cut = _cut(record, call, above, stubs, real, own)
-        if not cut.executed:
-            continue
-        cuts.append(cut)
-    return Found(tuple(cuts), _why(reasons, cuts, walls))
+
+    def __init__(self, record: Record, own: Mapping[str, bool]) -> None:
+        self._record = record
+        self._own = own
+        self._walls = sorted(record.obstacles)
+        none = "no module before the trained ones feeds its output to the next one as it is"
+        self.obstacle = self._walls[0][1] if self._walls else none
+
+    def __iter__(self) -> Iterator[Cut]:
+        record, own = self._record, self._own
+        hot = _hot(record, own)
+        for call in sorted(record.calls, key=lambda c: -c.exit):
+            if call.exit < 0 or call.parent < 0 or not call.leaves:
+                continue
+            above = ancestors(record, call)
+            reason = _blocked(call, above, hot, self._walls)
+            if reason is None and not (_feeds_next(record, call) or _before_trained(record, call, hot)):
+                continue
+            stubs, real = _finished(record, call, above), frozenset[int]()
+            if reason is None:
+                real, reason = _crossing(record, call, stubs, own)
+            if reason is not None:
+                self.obstacle = reason
+                continue
+            cut = _cut(record, call, above, stubs, real, own)
+            if cut.executed:
+                yield cut
 
 
 def cut_at(record: Record, own: Mapping[str, bool], path: str, nth: int) -> Cut | None:
@@ -80,12 +80,6 @@ def cut_at(record: Record, own: Mapping[str, bool], path: str, nth: int) -> Cut 
     stubs = _finished(record, call, above)
     real, reason = _crossing(record, call, stubs, own)
     return None if reason else _cut(record, call, above, stubs, real, own)
-
-
-def _why(reasons: list[tuple[int, str]], cuts: list[Cut], walls: list[tuple[int, str]]) -> str:
-    if reasons:
-        return reasons[-1][1] if not cuts else reasons[0][1]
-    return walls[0][1] if walls else "no module before the trained ones feeds its output to the next one as it is"
 
 
 def _hot(record: Record, own: Mapping[str, bool]) -> list[Call]:
@@ -110,11 +104,11 @@ def ancestors(record: Record, call: Call) -> tuple[int, ...]:
     return tuple(above)
 
 
-def _blocked(call: Call, ancestors: tuple[int, ...], hot: list[Call], walls: list[tuple[int, str]]) -> str | None:
+def _blocked(call: Call, above: tuple[int, ...], hot: list[Call], walls: list[tuple[int, str]]) -> str | None:
     for other in hot:
         if other.enter > call.exit:
             break
-        if other.position not in ancestors:
+        if other.position not in above:
             return f"{name_of(other.path)} is trained and runs before every place where the pass could be cut"
     for time, sentence in walls:
         if time < call.exit:
@@ -139,8 +133,8 @@ def _after(record: Record, call: Call) -> Call | None:
     return next((c for c in record.calls[call.position + 1 :] if c.parent == call.parent), None)
 
 
-def _finished(record: Record, call: Call, ancestors: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(c.position for c in record.calls[: call.position] if c.parent in ancestors and 0 < c.exit < call.enter)
+def _finished(record: Record, call: Call, above: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(c.position for c in record.calls[: call.position] if c.parent in above and 0 < c.exit < call.enter)
 
 
 def _crossing(
@@ -171,7 +165,7 @@ def _inside(path: str, root: str) -> bool:
 def _cut(
     record: Record,
     call: Call,
-    ancestors: tuple[int, ...],
+    above: tuple[int, ...],
     stubs: tuple[int, ...],
     real: frozenset[int],
     own: Mapping[str, bool],
@@ -179,9 +173,9 @@ def _cut(
     whole = list(dict.fromkeys(record.calls[p].path for p in (*stubs, call.position) if p not in real))
     inner = [c.path for c in record.calls if c.enter < call.exit and c.exit <= call.exit and c.path in own]
     called = {c.path for c in record.calls}
-    above = [record.calls[p].path for p in ancestors]
-    loose = _never_called(own, called, above, whole)
-    skipped = [p for p in dict.fromkeys(inner) if p not in above]
+    around = [record.calls[p].path for p in above]
+    loose = _never_called(own, called, around, whole)
+    skipped = [p for p in dict.fromkeys(inner) if p not in around]
     return Cut(
         call.path,
         call.nth,
@@ -191,14 +185,14 @@ def _cut(
         real,
         tuple(skipped),
         tuple(whole),
-        (*above, *loose),
+        (*around, *loose),
     )
 
 
 def _never_called(
-    own: Mapping[str, bool], called: Collection[str], above: Collection[str], whole: Collection[str]
+    own: Mapping[str, bool], called: Collection[str], around: Collection[str], whole: Collection[str]
 ) -> Iterator[str]:
     """Modules with weights that containers around the cut may use without calling them."""
     for path in own:
-        if path not in called and not any(_inside(path, w) for w in whole) and path not in above:
+        if path not in called and not any(_inside(path, w) for w in whole) and path not in around:
             yield path

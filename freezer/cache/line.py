@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from freezer.cache.cut import Cut, ancestors, cut_at, find_cuts
+from freezer.cache.cut import Cut, Cuts, ancestors, cut_at
 from freezer.cache.keys import Signature, Watch, sources
 from freezer.cache.ledger import Ledger
 from freezer.cache.replay import Replayer
@@ -82,14 +82,14 @@ def search(
     again.output = None
     ledger.ran(rows + others)
     find_batch_dims(recorded, again)
-    found = find_cuts(recorded, own)
+    cuts = Cuts(recorded, own)
     seconds["search"] += time.perf_counter() - start
     start = time.perf_counter()
     verifier = Verifier(model, recorded, args, kwargs, narrow=narrow, ledger=ledger)
     reasons: list[str] = []
     try:
         spoiled: set[int] = set()
-        for cut in found.cuts:
+        for cut in cuts:
             around = ancestors(recorded, recorded.calls[cut.position])
             if spoiled.intersection(around):
                 continue
@@ -109,7 +109,7 @@ def search(
     finally:
         recorded.output = None  # with it goes the graph
         seconds["verify"] += time.perf_counter() - start
-    return Refusal(reasons[0] if reasons else found.reason)
+    return Refusal(reasons[0] if reasons else cuts.obstacle)
 
 
 def _skipping(recorded: Record, around: Sequence[int], modules: Mapping[str, nn.Module]) -> set[int]:

@@ -61,6 +61,39 @@ def test_wall_times_that_cannot_be_compared_are_told_or_left_out() -> None:
     assert none._suptitle.get_window_extent().x0 >= 0, "the title is not cut off"  # type: ignore[attr-defined]
 
 
+def test_a_panel_of_wall_times_that_lacks_most_arms_is_left_out() -> None:
+    most = accuracy_figure(document(elsewhere=(("linear", 0), ("linear", 1))), "digits")
+    assert most is not None
+    assert len(most.axes) == 2, "one of two has them"
+    rows = document(elsewhere=(("linear", 0), ("linear", 1)))
+    early = next(row for row in rows["table"] if row["arm"] == "linear")
+    rows["table"].append({**early, "arm": "another"})
+    few = accuracy_figure(rows, "digits")
+    assert few is not None
+    assert len(few.axes) == 1, "one of three has them"
+
+
+def test_an_arm_with_a_note_has_the_dagger_of_the_table() -> None:
+    noted = document()
+    next(row for row in noted["table"] if row["arm"] == "linear")["notes"] = ["on another machine than full training"]
+    figure = accuracy_figure(noted, "digits")
+    assert figure is not None
+    assert "linear †" in [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "notes under the table" in figure.get_suptitle()
+    plain = accuracy_figure(document(), "digits")
+    assert plain is not None
+    assert "†" not in plain.get_suptitle()
+
+
+def test_a_long_bar_does_not_squeeze_the_rest() -> None:
+    wild = document(accuracy={**ACCURACY, "shorter-0.5": 0.88})
+    early = next(row for row in wild["table"] if row["arm"] == "early-stop")
+    early["accuracy_difference"] = {**early["accuracy_difference"], "low": -0.5}
+    figure = accuracy_figure(wild, "digits")
+    assert figure is not None
+    assert figure.axes[0].get_ylim()[0] > 80
+
+
 def test_wall_times_of_full_training_and_its_shortened_forms_alone_make_no_panel() -> None:
     figure = accuracy_figure(document(elsewhere=tuple((arm, seed) for arm in RIVALS for seed in (0, 1))), "digits")
     assert figure is not None

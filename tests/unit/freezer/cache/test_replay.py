@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from freezer.cache.cut import find_cuts
+from freezer.cache.cut import Cuts
 from freezer.cache.replay import Replayer
 from freezer.cache.tree import modules_of, record
 from tests.unit.freezer.cache.models import SharedBlock
@@ -16,7 +16,7 @@ def _replayer(model: nn.Module) -> Replayer:
     model.last.requires_grad_(True)
     own = {p: any(w.requires_grad for w in m.parameters(recurse=False)) for p, m in modules_of(model).items()}
     found = record(model, (torch.randn(4, 16),), {}, 4)
-    return Replayer(modules_of(model), found, find_cuts(found, own).cuts[0])
+    return Replayer(modules_of(model), found, next(iter(Cuts(found, own))))
 
 
 def test_dummies_are_loud_and_weightless() -> None:
