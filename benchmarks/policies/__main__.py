@@ -1,4 +1,4 @@
-"""``python -m benchmarks.policies [--quick | --arms limits] [--json FILE|-] [--report-only] [--workload W ...]
+"""``python -m benchmarks.policies [--quick | --arms limits|confirm] [--json FILE|-] [--report-only] [--workload W ...]
 [--arm A ...] [--evidence DIR]``."""
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
+from benchmarks.policies.documents import HERE, OTHER_ARMS, read
 from benchmarks.policies.judge import judge
 from benchmarks.policies.kept import keep, restore
 from benchmarks.policies.leftout import with_leftout
@@ -36,7 +37,6 @@ from freezer.predictor.model import WEIGHTS
 from workers.packages import DataPackageMissing
 from workers.settings import Settings
 
-HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results"
 README = HERE.parent.parent / "README.md"
 RUNS = ".runs.jsonl"
@@ -50,7 +50,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--quick", action="store_true", help="one workload from scratch, one fine-tuned, both tiny")
-    which.add_argument("--arms", choices=("limits",), help="those of this file instead, into results of its name")
+    which.add_argument("--arms", choices=OTHER_ARMS, help="those of this file instead, into results of its name")
     parser.add_argument("--workload", action="append", help="some; what else has been run is judged all the same")
     parser.add_argument("--arm", action="append", help="some")
     parser.add_argument("--seed", type=int, action="append", help="some")
@@ -60,16 +60,12 @@ def main() -> int:
     parser.add_argument("--evidence", type=Path, help="tables and plots there, short tables into DIR.md and the README")
     parser.add_argument("--json", metavar="FILE", help="print the measures there too; - for stdout")
     options = parser.parse_args()
-    document = json.loads((HERE / ("quick.json" if options.quick else "workloads.json")).read_text(encoding="utf-8"))
-    usual = set(document["arms"])
-    if options.arms:
-        document["arms"] = json.loads((HERE / f"{options.arms}.json").read_text(encoding="utf-8"))["arms"]
-    kinds: dict[str, str] = document.pop("kinds")
-    halves: dict[str, list[str]] = document.pop("halves", {})
+    document = read(quick=options.quick, arms=options.arms)
+    kinds, halves, usual = document.kinds, document.halves, document.usual
     root = options.runs / ("quick" if options.quick else options.arms or "whole")
     result = RESULTS / f"{options.arms or 'policies'}.json"
     data = (root / "leftout").absolute()
-    comparison = parse(with_leftout(document, data))
+    comparison = parse(with_leftout(document.comparison, data))
     os.environ["SMARTFRZ_DATA_DIR"] = str(data)  # of the private stack: where jobs may take weights from
     runs = expand(comparison)
     folder = Folder(root)
@@ -89,7 +85,9 @@ def main() -> int:
         write(analysed, root)
     listed = [] if options.arms else judge(analysed["table"], kinds)
     if not options.quick:
-        if options.arms:
+        if options.arms == "confirm":
+            found, parts = {"kinds": kinds}, {}
+        elif options.arms:
             results = {name: record for name, record in results.items() if not _usual(record, usual)}
             found, parts = _limits(analysed["table"], kinds, halves, usual)
             analysed = _without_pairs(analysed)
@@ -127,7 +125,7 @@ def _whole(
 
 
 def _limits(
-    table: list[Json], kinds: dict[str, str], halves: dict[str, list[str]], usual: set[str]
+    table: list[Json], kinds: dict[str, str], halves: dict[str, list[str]], usual: frozenset[str]
 ) -> tuple[Json, dict[str, str]]:
     """The same of ``--arms limits``."""
     settings = choose_and_report(table, halves, SETTINGS | CUT)
@@ -165,7 +163,7 @@ def _measured(document: Json) -> Json:
     return {**document, "table": table, "seeds": {name: s for name, s in document["seeds"].items() if name in known}}
 
 
-def _usual(record: Json, arms: set[str]) -> bool:
+def _usual(record: Json, arms: frozenset[str]) -> bool:
     """Whether the run is one of workloads.json, and kept with those."""
     return record["arm"] in arms or record["kind"] == "shorter"
 
