@@ -86,7 +86,7 @@ def main() -> int:
     listed = [] if options.arms else judge(analysed["table"], kinds)
     if not options.quick:
         if options.arms == "confirm":
-            found, parts = {"kinds": kinds}, {}
+            found, parts = {"kinds": kinds}, dict[str, str]()
         elif options.arms:
             results = {name: record for name, record in results.items() if not _usual(record, usual)}
             found, parts = _limits(analysed["table"], kinds, halves, usual)
