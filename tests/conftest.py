@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from workers.embedded import EmbeddedServer
-from workers.packages import DataPackageMissing, locate
+from workers.packages import PACKAGES, DataPackageMissing, locate
 from workers.settings import Settings
 
 FETCHED = ("mnist5k", "20newsgroups", "minilm-l6", "rotten-tomatoes", "bbc-news", "efficientnet-lite0")
@@ -50,6 +50,18 @@ def packages_dir() -> Path:
     """Where ``smartfrz data fetch`` unpacks; a test skips, or fails in CI, when what it needs is missing."""
     default = Path(__file__).parent.parent / ".smartfrz" / "packages"
     return Path(os.environ.get("SMARTFRZ_PACKAGES_DIR", default)).absolute()
+
+
+@pytest.fixture(scope="session")
+def stand_in_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All data packages as far as one can tell at submission: names and sizes without content (sparse files)."""
+    folder = tmp_path_factory.mktemp("packages")
+    for package in PACKAGES.values():
+        (folder / package.name).mkdir()
+        for member in package.members:
+            with open(folder / package.name / member.name, "wb") as stream:
+                stream.truncate(member.size)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -75,11 +75,12 @@ def environment(settings: Settings, **more: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def api(settings: Settings, tmp_path: Path) -> Iterator[Api]:
+def api(settings: Settings, tmp_path: Path, stand_in_packages: Path) -> Iterator[Api]:
     port, log = free_port(), tmp_path / "api.log"
     command = [sys.executable, "-m", "api", "--port", str(port)]
     with log.open("wb") as output:
-        process = subprocess.Popen(command, env=environment(settings), stdout=output, stderr=subprocess.STDOUT)
+        env = environment(settings, SMARTFRZ_PACKAGES_DIR=str(stand_in_packages))
+        process = subprocess.Popen(command, env=env, stdout=output, stderr=subprocess.STDOUT)
     store = RedisJobStore(str(settings.redis_url), settings.key_prefix)
     try:
         url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 60
@@ -205,10 +206,10 @@ def test_without_a_store_it_says_what_to_set(settings: Settings) -> None:
     assert "SMARTFRZ_REDIS_URL" in done.stderr
 
 
-def test_a_store_that_is_away_is_503(settings: Settings, tmp_path: Path) -> None:
+def test_a_store_that_is_away_is_503(settings: Settings, tmp_path: Path, stand_in_packages: Path) -> None:
     port, log = free_port(), tmp_path / "api.log"
     env = environment(settings) | {"SMARTFRZ_REDIS_URL": f"unix://{tmp_path}/nowhere.sock"}
-    env["SMARTFRZ_ADMIN_KEY"] = "a-key-of-this-test"
+    env |= {"SMARTFRZ_ADMIN_KEY": "a-key-of-this-test", "SMARTFRZ_PACKAGES_DIR": str(stand_in_packages)}
     with log.open("wb") as output:
         command = [sys.executable, "-m", "api", "--port", str(port)]
         process = subprocess.Popen(command, env=env, stdout=output, stderr=subprocess.STDOUT)

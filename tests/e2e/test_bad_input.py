@@ -61,7 +61,6 @@ def spec(name: str, **fields: Any) -> Json:
 AT_START = {
     "window": spec("window", freeze={"policy": "smartfrz", "window": 20}),
     "classes": spec("classes", model={"name": "resnet-small", "options": {"width": 4, "depth": 1, "num_classes": 4}}),
-    "package": spec("package", data={"name": "fashion-mnist", "train_size": 64, "test_size": 20}),
     "raises": spec("raises", model={"name": "code", "entry": "mine.py:broken"}, data=POINTS),
     "shape": spec("shape", model={"name": "code", "entry": "mine.py:narrow"}, data=POINTS),
     "function": spec("function", model={"name": "code", "entry": "mine.py:absent"}, data=POINTS),
@@ -130,6 +129,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, need: Callable[[str], Path])
     [
         ({"model": {"name": "resnet-99"}}, "/model/name", "resnet-small"),
         ({"data": {"name": "mnist"}}, "/data/name", "mnist5k"),
+        ({"data": {"name": "fashion-mnist"}}, "/data/name", "smartfrz data fetch fashion-mnist"),
         ({"freeze": {"policy": "icefreeze"}}, "/freeze/policy", "smartfrz"),
         ({"trainig": {}}, "/trainig", "unknown field"),
         ({"training": {"epoch": 3}}, "/training/epoch", "unknown field"),
@@ -155,7 +155,6 @@ def test_what_is_wrong_by_itself_is_refused_at_submit(stack: Stack, fields: Json
     [
         ("window", "config_invalid", "/freeze/window"),
         ("classes", "config_invalid", "num_classes is 4, but the data has 10 classes"),
-        ("package", "dataset_invalid", "smartfrz data fetch fashion-mnist"),
         ("function", "config_invalid", "mine.py defines no function absent"),
     ],
 )

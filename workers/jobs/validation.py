@@ -1,4 +1,7 @@
-"""Faults of a spec that can be told before it runs, each with the JSON pointer to it. No torch, no data read."""
+"""Faults of a spec that can be told before it runs, each with the JSON pointer to it. No torch, no data read.
+
+What has to lie on disk is looked for here: API and workers share the home and every directory of the settings.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from workers.jobs.freeze_schema import freeze_problems
 from workers.jobs.options import DATA_OPTIONS, MODEL_OPTIONS
 from workers.jobs.paths import PathOutside, confine, model_source, split_entry
 from workers.jobs.spec import DataSpec, JobSpec, ModelSpec
+from workers.packages import DataPackageMissing, locate
 from workers.settings import Settings
 
 Part = Literal["model", "data"]
@@ -20,6 +24,8 @@ _DATA_WITH_PATH = ("folder", "csv", "jsonl")
 _COLOUR = ("efficientnet-lite0", "torchvision")
 _GREY = ("mnist5k", "fashion-mnist", "folder")
 """Data sets with an option for the channels."""
+_TOKENIZER = "minilm-l6"
+"""Package with the tokenizer that user code gets for text."""
 _HINTS = {"extra_forbidden": "UNKNOWN_OPTION", "missing": "MISSING_OPTION"}
 
 
@@ -29,6 +35,7 @@ def validate(spec: JobSpec, settings: Settings) -> list[Problem]:
         *_model_problems(spec.model, settings),
         *_data_problems(spec.data, settings),
         *_task_problems(spec),
+        *_package_problems(spec, settings),
         *freeze_problems(spec.freeze, tuple(POLICIES), settings.data_dir),
         *_cache_problems(spec.freeze, settings),
         *_training_problems(spec),
@@ -95,6 +102,34 @@ def _channel_problem(spec: JobSpec) -> Problem | None:
         return None
     text = f"model {spec.model.name!r} takes images of 3 channels: set channels to 3, which repeats the grey one"
     return Problem("/data/options/channels", text, "CHANNELS_MISMATCH")
+
+
+def _package_problems(spec: JobSpec, settings: Settings) -> list[Problem]:
+    """Data packages that the job would look for in vain; each is told once, with the command that brings it."""
+    problems, seen = [], set[str]()
+    for part, name in packages_of(spec):
+        if name in seen:
+            continue
+        seen.add(name)
+        try:
+            locate(name, settings.packages)
+        except DataPackageMissing as error:
+            text = f"{error}; under Compose: `docker-compose exec worker smartfrz data fetch {name}`"
+            problems.append(Problem(f"/{part}/name", text, "PACKAGE_MISSING"))
+    return problems
+
+
+def packages_of(spec: JobSpec) -> list[tuple[Part, str]]:
+    """Data packages that a job reads, each with the part of the spec that asks for it. Unknown names ask for none."""
+    model, data = MODELS.get(spec.model.name), DATASETS.get(spec.data.name)
+    found: list[tuple[Part, str]] = []
+    if data is not None and data.package:
+        found.append(("data", data.package))
+    if model is not None and model.package:
+        found.append(("model", model.package))
+    if spec.model.name == "code" and data is not None and data.task == "text":
+        found.append(("model", _TOKENIZER))
+    return found
 
 
 def _cache_problems(section: dict[str, Any], settings: Settings) -> list[Problem]:

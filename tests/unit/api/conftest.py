@@ -84,9 +84,10 @@ def make_spec() -> Callable[..., dict[str, Any]]:
 
 
 @pytest.fixture
-def make_world(tmp_path: Path) -> Callable[..., World]:
+def make_world(tmp_path: Path, stand_in_packages: Path) -> Callable[..., World]:
     def make(**settings: Any) -> World:
-        return World(ApiSettings(home=tmp_path / "home", wait_poll_seconds=0.01, **settings))
+        own = {"home": tmp_path / "home", "packages_dir": stand_in_packages, "wait_poll_seconds": 0.01}
+        return World(ApiSettings(**{**own, **settings}))
 
     return make
 

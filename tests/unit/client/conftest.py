@@ -79,9 +79,9 @@ class Service:
 
 
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
+def service(tmp_path: Path, stand_in_packages: Path) -> Iterator[Service]:
     home, store = tmp_path / "home", MemoryJobStore()
-    settings = ApiSettings(home=home, wait_poll_seconds=0.01, retry_after_seconds=1)
+    settings = ApiSettings(home=home, packages_dir=stand_in_packages, wait_poll_seconds=0.01, retry_after_seconds=1)
     app = create_app(
         settings,
         store=AsyncMemoryJobStore(store),

@@ -19,14 +19,20 @@ GOOD: dict[str, Any] = {"name": "x", "model": {"name": "resnet-small"}, "data": 
 
 
 @pytest.fixture
-def operator(tmp_path: Path) -> Settings:
-    """Settings with a code and a data directory that hold one file each, and a link that leads out."""
+def operator(tmp_path: Path, stand_in_packages: Path) -> Settings:
+    """Settings with a code and a data directory that hold one file each, and a link that leads out; all packages."""
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "mine.py").touch()
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "mine.csv").touch()
     (tmp_path / "data" / "out").symlink_to("/etc")
-    return Settings(home=tmp_path / "home", code_dir=tmp_path / "code", data_dir=tmp_path / "data", max_processes=4)
+    return Settings(
+        home=tmp_path / "home",
+        code_dir=tmp_path / "code",
+        data_dir=tmp_path / "data",
+        packages_dir=stand_in_packages,
+        max_processes=4,
+    )
 
 
 def spec(**parts: Any) -> JobSpec:
@@ -39,6 +45,7 @@ def found(spec: JobSpec, settings: Settings) -> list[tuple[str, str]]:
 
 CODE_MODEL = {"name": "code", "entry": "mine.py:model"}
 TEXT_MODEL = {"name": "minilm-l6"}
+MINILM = ("/model/name", "minilm-l6")
 
 
 @pytest.mark.parametrize(
@@ -159,11 +166,40 @@ def test_all_problems_are_told_at_once(operator: Settings) -> None:
     ],
 )
 def test_user_code_and_data_are_off_until_the_operator_allows_them(
-    parts: dict[str, Any], pointer: str, code: str, setting: str, tmp_path: Path
+    parts: dict[str, Any], pointer: str, code: str, setting: str, operator: Settings
 ) -> None:
-    problems = validate(spec(**parts), Settings(home=tmp_path, code_dir=None, data_dir=None))
+    problems = validate(spec(**parts), operator.model_copy(update={"code_dir": None, "data_dir": None}))
     assert [(problem.pointer, problem.code) for problem in problems] == [(pointer, code)]
     assert setting in problems[0].detail
+
+
+@pytest.mark.parametrize(
+    ("parts", "missing"),
+    [
+        ({}, [("/data/name", "mnist5k")]),
+        ({"model": TEXT_MODEL, "data": {"name": "20newsgroups"}}, [("/data/name", "20newsgroups")]),
+        (
+            {"model": {"name": "bert-small"}, "data": {"name": "csv", "path": "mine.csv"}},
+            [("/model/name", "minilm-l6")],
+        ),
+        (
+            {"model": CODE_MODEL, "data": {"name": "bbc-news"}},
+            [("/data/name", "bbc-news"), ("/model/name", "minilm-l6")],
+        ),
+        ({"model": CODE_MODEL, "data": {"name": "code", "entry": "mine.py:data"}}, []),
+    ],
+)
+def test_a_missing_package_is_told_with_the_command_that_brings_it(
+    parts: dict[str, Any], missing: list[tuple[str, str]], operator: Settings, tmp_path: Path
+) -> None:
+    (tmp_path / "few").mkdir()
+    if parts.get("model") == TEXT_MODEL:
+        (tmp_path / "few" / "minilm-l6").symlink_to(operator.packages / "minilm-l6")
+    problems = validate(spec(**parts), operator.model_copy(update={"packages_dir": tmp_path / "few"}))
+    assert [(p.pointer, p.code) for p in problems] == [(pointer, "PACKAGE_MISSING") for pointer, _ in missing]
+    for problem, (_, name) in zip(problems, missing, strict=True):
+        assert f"run `smartfrz data fetch {name}`" in problem.detail
+        assert f"docker-compose exec worker smartfrz data fetch {name}" in problem.detail
 
 
 def test_the_detail_names_what_would_work(operator: Settings) -> None:
