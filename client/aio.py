@@ -15,6 +15,7 @@ from client.base import Base
 from client.config import find_connection
 from client.errors import Unreachable, from_response
 from client.flows import Flow, Json, Reply, Send, Sleep, call_json, wait_for_end
+from client.patience import PATIENCE_SECONDS
 from client.requests import Request, RetryPolicy
 from client.sse import Event, SseParser, to_event
 from client.stream import Reconnect
@@ -36,9 +37,11 @@ class AsyncClient(Base):
         home: Path | None = None,
         timeout: float = 10.0,
         policy: RetryPolicy | None = None,
+        patience_seconds: float = PATIENCE_SECONDS,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        super().__init__(find_connection(url=url, key=key, home=home), policy or RetryPolicy(), timeout)
+        connection = find_connection(url=url, key=key, home=home)
+        super().__init__(connection, policy or RetryPolicy(), timeout, patience_seconds)
         self._http = httpx.AsyncClient(**self._options(), transport=transport)
 
     async def __aenter__(self) -> Self:
@@ -157,8 +160,15 @@ class AsyncClient(Base):
     async def wait(
         self, job_id: str, *, timeout: float | None = None, on_update: Callable[[Json], None] | None = None
     ) -> Json:
-        """Block until the job is terminal. Raises WaitTimeout; the job is left alone."""
-        return await self._run(wait_for_end(job_id, self.policy, timeout=timeout, on_update=on_update))
+        """Block until the job is terminal. The job is left alone whatever is raised.
+
+        Raises:
+            WaitTimeout.
+            Unreachable, Unavailable: the service was away for longer than ``patience_seconds``.
+        """
+        return await self._run(
+            wait_for_end(job_id, self.policy, timeout=timeout, on_update=on_update, patience=self.patience())
+        )
 
     async def download(self, job_id: str, path: str, target: Path) -> Path:
         """Write one artifact to ``target``; it appears whole or not at all."""
@@ -186,9 +196,9 @@ class AsyncClient(Base):
         """Replay, then live, until the job has ended; reconnects with ``Last-Event-ID``, nothing twice, nothing lost.
 
         Raises:
-            Unreachable: the connection could not be had again.
+            Unreachable: the connection could not be had again within ``patience_seconds``.
         """
-        state = Reconnect(job_id, after, self.policy)
+        state = Reconnect(job_id, after, self.policy, self.patience())
         while state.going_on():
             try:
                 async with self._http.stream(**self._arguments(state.request())) as response:
@@ -196,6 +206,7 @@ class AsyncClient(Base):
                     live = state.opened(Reply(response.status_code, response.headers, body))
                     parser = SseParser()
                     async for chunk in response.aiter_bytes():
+                        state.alive(live)
                         for message in parser.feed(chunk) if live else ():
                             if state.accept(message):
                                 yield to_event(message)

@@ -2,6 +2,7 @@
 
 Answers are the service's JSON documents as ``dict``; errors are those of :mod:`client.errors`. Creations carry an
 ``Idempotency-Key``, and 503 or a lost connection is repeated within the bounds of :class:`client.requests.RetryPolicy`.
+Who waits or follows bears with a service that is away for ``patience_seconds``, counted from its last good answer.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from client.base import Base
 from client.config import find_connection
 from client.errors import Unreachable, from_response
 from client.flows import Flow, Json, Reply, Send, Sleep, call_json, wait_for_end
+from client.patience import PATIENCE_SECONDS
 from client.requests import Request, RetryPolicy
 from client.sse import Event, SseParser, to_event
 from client.stream import Reconnect
@@ -43,9 +45,11 @@ class Client(Base):
         home: Path | None = None,
         timeout: float = 10.0,
         policy: RetryPolicy | None = None,
+        patience_seconds: float = PATIENCE_SECONDS,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        super().__init__(find_connection(url=url, key=key, home=home), policy or RetryPolicy(), timeout)
+        connection = find_connection(url=url, key=key, home=home)
+        super().__init__(connection, policy or RetryPolicy(), timeout, patience_seconds)
         self._http = httpx.Client(**self._options(), transport=transport)
 
     def __enter__(self) -> Self:
@@ -162,8 +166,15 @@ class Client(Base):
     def wait(
         self, job_id: str, *, timeout: float | None = None, on_update: Callable[[Json], None] | None = None
     ) -> Json:
-        """Block until the job is terminal. Raises WaitTimeout; the job is left alone."""
-        return self._run(wait_for_end(job_id, self.policy, timeout=timeout, on_update=on_update))
+        """Block until the job is terminal. The job is left alone whatever is raised.
+
+        Raises:
+            WaitTimeout.
+            Unreachable, Unavailable: the service was away for longer than ``patience_seconds``.
+        """
+        return self._run(
+            wait_for_end(job_id, self.policy, timeout=timeout, on_update=on_update, patience=self.patience())
+        )
 
     def download(self, job_id: str, path: str, target: Path) -> Path:
         """Write one artifact to ``target``; it appears whole or not at all."""
@@ -191,9 +202,9 @@ class Client(Base):
         """Replay, then live, until the job has ended; reconnects with ``Last-Event-ID``, nothing twice, nothing lost.
 
         Raises:
-            Unreachable: the connection could not be had again.
+            Unreachable: the connection could not be had again within ``patience_seconds``.
         """
-        state = Reconnect(job_id, after, self.policy)
+        state = Reconnect(job_id, after, self.policy, self.patience())
         while state.going_on():
             try:
                 with self._http.stream(**self._arguments(state.request())) as response:
@@ -201,6 +212,7 @@ class Client(Base):
                     live = state.opened(Reply(response.status_code, response.headers, body))
                     parser = SseParser()
                     for chunk in response.iter_bytes():
+                        state.alive(live)
                         for message in parser.feed(chunk) if live else ():
                             if state.accept(message):
                                 yield to_event(message)

@@ -8,6 +8,7 @@ import httpx
 
 from client.config import Connection
 from client.errors import Unreachable
+from client.patience import Patience
 from client.requests import Request, RetryPolicy
 
 USER_AGENT = "smartfrz-client"
@@ -16,8 +17,13 @@ USER_AGENT = "smartfrz-client"
 class Base:
     """Connection, bounds of repeating, and the arguments that httpx wants."""
 
-    def __init__(self, connection: Connection, policy: RetryPolicy, timeout: float) -> None:
+    def __init__(self, connection: Connection, policy: RetryPolicy, timeout: float, patience_seconds: float) -> None:
         self.connection, self.policy, self.timeout = connection, policy, timeout
+        self.patience_seconds = patience_seconds
+
+    def patience(self) -> Patience:
+        """Of one who waits or follows, from now on."""
+        return Patience(self.patience_seconds)
 
     def _unreachable(self, what: str) -> Unreachable:
         return Unreachable(f"{self.connection.url}: {what}; is the service running there?")

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from client import requests
-from client.errors import Unreachable, WaitTimeout, from_response
+from client.errors import ApiError, Unreachable, WaitTimeout, from_response
+from client.patience import Patience
 from client.requests import Request, RetryPolicy
 from workers.jobs.record import TERMINAL
 
@@ -81,19 +82,32 @@ def wait_for_end(
     timeout: float | None,
     on_update: Callable[[Json], None] | None = None,
     clock: Callable[[], float] = time.monotonic,
+    patience: Patience | None = None,
 ) -> Flow[Json]:
     """Poll with ETag and ``Prefer: wait`` until the job is terminal; returns its last document.
 
+    Args:
+        patience: with a service that is away, beyond the tries of ``policy``; its usual length unless given.
+
     Raises:
         WaitTimeout: after ``timeout`` seconds.
+        Unreachable, ApiError: the service was away for longer than the patience, or said no.
     """
+    patience = patience or Patience()
     deadline = None if timeout is None else clock() + timeout
     etag: str | None = None
     while True:
         left = None if deadline is None else deadline - clock()
         if left is not None and left <= 0:
             raise WaitTimeout(f"job {job_id} did not end within {timeout:g} s; it goes on")
-        reply = yield from exchange(requests.get(job_id, 20.0 if left is None else min(20.0, left), etag), policy)
+        try:
+            reply = yield from exchange(requests.get(job_id, 20.0 if left is None else min(20.0, left), etag), policy)
+        except (Unreachable, ApiError) as error:
+            if not patience.bears(error):
+                raise
+            yield Sleep(_pause_between({}, left))
+            continue
+        patience.heard()
         if reply.status == 200:
             job = parse(reply)
             if on_update is not None:

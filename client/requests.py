@@ -9,6 +9,8 @@ from typing import Any
 from urllib.parse import quote
 
 Params = list[tuple[str, str]]
+PASSING = (429, 502, 503, 504)
+"""Statuses that say: not now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +42,7 @@ class RetryPolicy:
         Args:
             status: of the answer; ``None`` when there was none.
         """
-        if attempt >= self.attempts or (status is not None and status not in (429, 502, 503, 504)):
+        if attempt >= self.attempts or (status is not None and status not in PASSING):
             return None
         headers = headers or {}
         if headers.get("x-should-retry") == "false":

@@ -5,15 +5,20 @@ from __future__ import annotations
 from client import requests
 from client.errors import Unreachable, from_response
 from client.flows import Reply
+from client.patience import Patience
 from client.requests import Request, RetryPolicy
 from client.sse import Message
 
 
 class Reconnect:
-    """State of one follower across connections; over once the service said that nothing more will come."""
+    """State of one follower across connections; over once the service said that nothing more will come.
 
-    def __init__(self, job_id: str, after: str | None, policy: RetryPolicy) -> None:
+    Breaks are borne as long as tries of the policy are left or the patience is not over.
+    """
+
+    def __init__(self, job_id: str, after: str | None, policy: RetryPolicy, patience: Patience | None = None) -> None:
         self.job_id, self.last_id, self.policy = job_id, after, policy
+        self._patience = patience or Patience(0.0)
         self._ended = False
         self._failures = 0
         self._pause = 0.0
@@ -36,6 +41,11 @@ class Reconnect:
             raise from_response(reply.status, reply.headers, reply.body)
         return reply.status == 200
 
+    def alive(self, live: bool) -> None:
+        """Bytes came; of a ``live`` stream also a ping counts as an answer: a job may be silent for hours."""
+        if live:
+            self._patience.heard()
+
     def accept(self, message: Message) -> bool:
         """Note the id; whether the message is an event of the job (``end`` is not)."""
         self._failures = 0
@@ -57,6 +67,7 @@ class Reconnect:
 
     def _failed(self, reply: Reply | None) -> bool:
         self._failures += 1
-        pause = self.policy.pause(self._failures, reply.headers if reply else None, reply.status if reply else None)
+        tries = self._failures if self._patience.over() else min(self._failures, self.policy.attempts - 1)
+        pause = self.policy.pause(tries, reply.headers if reply else None, reply.status if reply else None)
         self._pause = pause or 0.0
         return pause is not None

@@ -19,7 +19,8 @@ def watch(
 ) -> Iterator[Event | Json]:
     """Yield events and job documents until the job is terminal; the last item is its final document.
 
-    Events are a convenience: when the stream breaks for good, polling goes on alone, and says how it ends.
+    Events are a convenience: when the stream breaks for good, polling goes on alone, and says how it ends. A
+    service that is away is borne with for the client's ``patience_seconds``.
 
     Args:
         settle_seconds: how long to wait, after the end, for events still under way.
@@ -32,9 +33,17 @@ def watch(
     streaming, next_poll = True, 0.0
     ended_at: float | None = None
     job: Json = {}
+    patience = client.patience()
     while ended_at is None or (streaming and time.monotonic() < ended_at + settle_seconds):
         if ended_at is None and time.monotonic() >= next_poll:
-            job = client.get(job_id)
+            try:
+                job = client.get(job_id)
+            except ClientError as error:
+                if not patience.bears(error):
+                    raise
+                next_poll = time.monotonic() + poll_seconds
+                continue
+            patience.heard()
             next_poll = time.monotonic() + poll_seconds
             if job["status"] in TERMINAL:
                 ended_at = time.monotonic()

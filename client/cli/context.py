@@ -13,8 +13,9 @@ from typer.core import TyperGroup
 from client.api import Client
 from client.config import home_from
 from client.errors import ApiError, ClientError, Invalid, NotConfigured, WaitTimeout
+from client.patience import is_away
 
-FAILED, USAGE, CANCELLED, TIMEOUT, INTERRUPTED = 1, 2, 3, 4, 130
+FAILED, USAGE, CANCELLED, TIMEOUT, UNREACHABLE, INTERRUPTED = 1, 2, 3, 4, 5, 130
 BY_STATUS = {"succeeded": 0, "failed": FAILED, "cancelled": CANCELLED}
 
 
@@ -53,9 +54,11 @@ def state(ctx: typer.Context) -> State:
 
 
 def exit_code(error: ClientError) -> int:
-    """2 for what the user can correct in the call, 4 for a timeout, else 1."""
+    """2 for what the user can correct in the call, 4 for a timeout, 5 for a service that is away, else 1."""
     if isinstance(error, Invalid | NotConfigured):
         return USAGE
+    if is_away(error):
+        return UNREACHABLE
     return TIMEOUT if isinstance(error, WaitTimeout) else FAILED
 
 

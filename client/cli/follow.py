@@ -15,7 +15,9 @@ from client.cli.context import BY_STATUS, INTERRUPTED, Format, JobId, Output, st
 from client.cli.lines import event_line
 from client.cli.output import console
 from client.cli.progress import JobProgress
+from client.errors import ClientError
 from client.flows import Json
+from client.patience import is_away
 from client.sse import Event
 from client.watch import watch
 from workers.jobs.record import TERMINAL
@@ -25,12 +27,16 @@ Follow = Annotated[bool, typer.Option("-f", "--follow", help="Go on until the jo
 
 @contextmanager
 def come_back(command: str, job_id: str) -> Iterator[None]:
-    """On Ctrl-C say that the job goes on and how to look again."""
+    """On Ctrl-C, and when the service is away for too long, say that the job goes on and how to look again."""
     try:
         yield
     except KeyboardInterrupt:
         typer.echo(f"\nstopped looking; {job_id} goes on. Come back with: smartfrz {command}", err=True)
         raise typer.Exit(INTERRUPTED) from None
+    except ClientError as error:
+        if is_away(error):
+            typer.echo(f"stopped looking; {job_id} is not touched. Come back with: smartfrz {command}", err=True)
+        raise
 
 
 def follow_to_end(client: Client, job_id: str) -> Json:
@@ -91,11 +97,23 @@ def follow_logs(
     write: Callable[[str], None],
     pause: float = 1.0,
 ) -> None:
-    """Read on from byte to byte; from one attempt to the next when the job was recovered."""
+    """Read on from byte to byte; from one attempt to the next when the job was recovered.
+
+    Who follows bears with a service that is away for the client's ``patience_seconds``.
+    """
     attempt, after = None, None if tail else 0
+    patience = client.patience()
     while True:
-        ended = not follow or client.get(job_id)["status"] in TERMINAL  # asked before reading: nothing is missed
-        piece = client.logs(job_id, rank=rank, attempt=attempt, tail=None if after is not None else tail, after=after)
+        try:
+            ended = not follow or client.get(job_id)["status"] in TERMINAL  # asked before reading: nothing is missed
+            left = None if after is not None else tail
+            piece = client.logs(job_id, rank=rank, attempt=attempt, tail=left, after=after)
+        except ClientError as error:
+            if not follow or not patience.bears(error):
+                raise
+            time.sleep(pause)
+            continue
+        patience.heard()
         write(piece["content"])
         attempt, after = piece["attempt"], piece["next_after"]
         if piece["content"] and after < piece["size_bytes"]:

@@ -95,7 +95,7 @@ def wait(
     output: Output = Format.table,
     quiet: Quiet = False,
 ) -> None:
-    """Wait until jobs have ended. Exits 0 if all succeeded, 1 failed, 3 cancelled, 4 timeout."""
+    """Wait until jobs have ended. Exits 0 if all succeeded, 1 failed, 3 cancelled, 4 timeout, 5 service away."""
     deadline = None if timeout is None else time.monotonic() + timeout
     codes = []
     with state(ctx).client() as client:

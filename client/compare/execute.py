@@ -14,14 +14,13 @@ from client.compare.progress import Screen, Silent, eta_seconds
 from client.compare.work import Todo, Work
 from client.errors import Invalid
 from client.flows import Json
+from client.patience import PATIENCE_SECONDS, Patience
 
 _WHY = {
     "changed": "its spec is not the one that its report is of; run again",
     "failed": "failed before; tried again",
     "again": "run again, as asked",
 }
-PATIENCE_SECONDS = 120.0
-"""How long a service may be away while jobs run in it: a part of it that died is started again."""
 Took = dict[tuple[str, str], list[float]]
 
 
@@ -97,7 +96,7 @@ def execute(
         return outcome
     screen.note(f"{len(runs)} runs: {len(outcome.before)} done before, {len(todo)} to do")
     check([item.run for item in todo], client)
-    work = Work(client, folder, todo, workers=workers, again=again, patience_seconds=patience_seconds)
+    work = Work(client, folder, todo, workers=workers, again=again, patience=Patience(patience_seconds))
     took = _took((*runs, *starts_of(runs)), folder)
 
     while work.todo or work.active:

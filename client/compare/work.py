@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from client.api import Client
 from client.compare.expand import Run, starts_of
 from client.compare.folder import Folder
-from client.errors import Unavailable, Unreachable
+from client.errors import ClientError
 from client.flows import Json
+from client.patience import Patience
 from workers.jobs.record import TERMINAL
 
 _WEIGHTS = "model.safetensors"
@@ -63,11 +64,11 @@ class Work:
         *,
         workers: int,
         again: bool,
-        patience_seconds: float,
+        patience: Patience,
     ) -> None:
         self.todo, self.active, self.there = list(todo), dict[str, Active](), dict[str, str]()
         self._client, self._folder, self._workers, self._again = client, folder, workers, again
-        self._patience, self._heard = patience_seconds, time.monotonic()
+        self._patience = patience
 
     def look(self) -> list[tuple[Active, Json]]:
         """Submit while there is room; jobs that have ended, which stay ``active``, each with its record.
@@ -83,9 +84,9 @@ class Work:
                 item.job = self._client.get(item.job["id"])
                 if item.job["status"] in TERMINAL:
                     ended.append((item, _collect(self._client, item, self._folder) | {"workers": self._workers}))
-            self._heard = time.monotonic()
-        except (Unreachable, Unavailable):
-            if time.monotonic() - self._heard > self._patience:
+            self._patience.heard()
+        except ClientError as error:
+            if not self._patience.bears(error):
                 raise
         return ended
 

@@ -206,3 +206,43 @@ def test_watch_goes_on_by_polling_when_there_is_no_stream(service: Service) -> N
         service.start(job_id)
         service.finish(job_id)
         assert list(items)[-1]["status"] == "succeeded"  # type: ignore[index]
+
+
+class _Away(Client):
+    """A client whose service is away for a while, beyond all tries of one call."""
+
+    left = 3
+
+    def get(self, job_id: str) -> Any:
+        if self.left > 0:
+            self.left -= 1
+            raise Unreachable("no answer")
+        return super().get(job_id)
+
+
+def test_watch_bears_a_service_that_is_away(service: Service) -> None:
+    key = service.client().connection.key
+    with service.client() as client:
+        job_id = client.submit(service.spec)["id"]
+    service.start(job_id)
+    service.finish(job_id)
+    with _Away(service.url, key) as client:
+        assert list(watch(client, job_id, poll_seconds=0.01))[-1]["status"] == "succeeded"  # type: ignore[index]
+        assert client.left == 0
+    with _Away(service.url, key, patience_seconds=0.0) as client, pytest.raises(Unreachable):
+        list(watch(client, job_id, poll_seconds=0.01))
+
+
+def test_wait_goes_on_when_the_store_is_back(service: Service, in_background: Start) -> None:
+    with service.client(attempts=1) as client:
+        job_id = client.submit(service.spec)["id"]
+        seen: list[Any] = []
+        service.store.available = False
+        thread = in_background(lambda: seen.append(client.wait(job_id)))
+        thread.join(timeout=0.2)
+        assert not seen
+        service.store.available = True
+        service.start(job_id)
+        service.finish(job_id)
+        thread.join(timeout=20)
+        assert seen[0]["status"] == "succeeded"

@@ -10,6 +10,7 @@ import pytest
 from client import requests
 from client.errors import Conflict, Invalid, Unavailable, Unreachable, WaitTimeout, from_response
 from client.flows import Flow, Reply, Send, Sleep, call_json, wait_for_end
+from client.patience import Patience
 from client.requests import RetryPolicy
 
 POLICY = RetryPolicy(attempts=3, backoff_seconds=0.5, max_pause_seconds=5.0)
@@ -123,6 +124,43 @@ def test_wait_gives_up_at_the_deadline() -> None:
     flow = wait_for_end("job_1", POLICY, timeout=5.0, clock=lambda: next(times))
     with pytest.raises(WaitTimeout, match="it goes on"):
         _drive(flow, [_reply(200, {"status": "running"})])
+
+
+class _Clock:
+    """Seconds that pass by hand."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize("away", [None, _reply(503, {}), _reply(502)])
+def test_wait_bears_an_outage_longer_than_the_tries_and_counts_it_from_the_last_good_answer(away: Reply | None) -> None:
+    clock = _Clock()
+    waiting = lambda _: setattr(clock, "now", clock.now + 40.0)  # noqa: E731
+    flow = wait_for_end("job_1", POLICY, timeout=None, on_update=waiting, patience=Patience(60.0, clock))
+    running = _reply(200, {"status": "running"})
+    replies = [running, *[away] * 7, running, *[away] * 7, _reply(200, {"status": "succeeded"})]
+    job, sent, _ = _drive(flow, replies)
+    assert job["status"] == "succeeded"
+    assert len(sent) == 17
+
+
+def test_wait_ends_when_the_patience_is_over_and_at_the_deadline_before_that() -> None:
+    clock = _Clock()
+    over = Patience(60.0, clock)
+    clock.now = 60.0
+    with pytest.raises(Unreachable):
+        _drive(wait_for_end("job_1", POLICY, timeout=None, patience=over), [None] * 3)
+    times = iter([0.0, 0.0, 6.0])
+    with pytest.raises(WaitTimeout):
+        _drive(wait_for_end("job_1", POLICY, timeout=5.0, clock=lambda: next(times), patience=Patience()), [None] * 3)
+
+
+def test_a_refusal_is_an_answer_that_no_patience_waits_out() -> None:
+    with pytest.raises(Invalid):
+        _drive(wait_for_end("job_1", POLICY, timeout=None, patience=Patience()), [_reply(400, {})])
 
 
 def test_parts_of_a_path_are_quoted() -> None:

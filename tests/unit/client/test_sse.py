@@ -6,6 +6,7 @@ import pytest
 
 from client.errors import NotFound, Unavailable, Unreachable
 from client.flows import Reply
+from client.patience import Patience
 from client.requests import RetryPolicy
 from client.sse import Message, SseParser, to_event
 from client.stream import Reconnect
@@ -65,6 +66,20 @@ def test_breaks_are_bounded_and_an_event_starts_the_count_anew() -> None:
     state.accept(Message("1-0", "x", "{}"))
     for _ in range(2):
         state.broke(ConnectionError())
+    with pytest.raises(Unreachable):
+        state.broke(ConnectionError())
+
+
+def test_with_patience_breaks_are_borne_beyond_the_tries_as_long_as_the_stream_lived() -> None:
+    times = [0.0]
+    state = Reconnect("job_1", None, RetryPolicy(attempts=2), Patience(60.0, lambda: times[-1]))
+    for _ in range(9):
+        state.broke(ConnectionError())
+    times.append(3000.0)
+    state.alive(live=True)  # a ping: nothing happened in the job for most of an hour
+    state.broke(ConnectionError())
+    times.append(3060.0)
+    state.alive(live=False)  # the page of a proxy is no sign of life
     with pytest.raises(Unreachable):
         state.broke(ConnectionError())
 

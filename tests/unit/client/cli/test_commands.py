@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,11 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from client.api import Client
 from client.cli.app import app
 from client.cli.follow import follow_logs
+from client.errors import Unreachable
+from client.requests import RetryPolicy
 
 if TYPE_CHECKING:
     from conftest import Service
@@ -194,6 +198,67 @@ def test_ctrl_c_leaves_the_job_alone(
     assert done.exit_code == 130
     assert f"smartfrz events -f {job_id}" in done.stderr
     assert service.store.get(job_id).status == "running"
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients that give up at once."""
+    quick = partial(Client, policy=RetryPolicy(attempts=1), patience_seconds=0.0)
+    monkeypatch.setattr("client.cli.context.Client", quick)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    ("command", "back"), [("wait", "wait"), ("logs -f", "logs -f"), ("events -f", "events -f"), ("get", None)]
+)
+def test_a_service_that_is_away_is_no_failed_job(
+    service: Service, smartfrz: Cli, job_id: str, command: str, back: str | None
+) -> None:
+    service.store.available = False
+    done = smartfrz(*command.split(), job_id)
+    assert done.exit_code == 5
+    assert "STORE_UNAVAILABLE" in done.stderr
+    assert (f"Come back with: smartfrz {back} {job_id}" in done.stderr) is (back is not None)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_submit_follow_says_how_to_come_back_when_the_service_goes(
+    service: Service, smartfrz: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = service.store.create
+
+    def then_away(*arguments: Any, **more: Any) -> Any:
+        made = create(*arguments, **more)
+        monkeypatch.setattr(service.store, "events", away)
+        monkeypatch.setattr(Client, "get", away)
+        return made
+
+    def away(*_: object, **__: object) -> None:
+        raise Unreachable("no answer")
+
+    monkeypatch.setattr(service.store, "create", then_away)
+    done = smartfrz("submit", "-", "--follow", stdin=json.dumps(service.spec))
+    (job_id,) = (record.id for record in service.store.queued())
+    assert done.exit_code == 5
+    assert f"Come back with: smartfrz events -f {job_id}" in done.stderr
+
+
+def test_following_a_log_bears_a_service_that_is_away(service: Service, job_id: str, in_background: Start) -> None:
+    service.attempt(job_id, service.start(job_id)).log(0).write_text("line\n")
+    service.finish(job_id)
+    service.store.available = False
+    pieces: list[str] = []
+
+    def follow() -> None:
+        with service.client(attempts=1) as client:
+            follow_logs(client, job_id, rank=0, tail=None, follow=True, write=pieces.append, pause=0.01)
+
+    thread = in_background(follow)
+    thread.join(timeout=0.2)
+    assert thread.is_alive(), "it waits while the service is away"
+    service.store.available = True
+    thread.join(timeout=20)
+    assert pieces == ["line\n"]
 
 
 def test_freeze_history_and_metrics(service: Service, smartfrz: Cli, job_id: str) -> None:
