@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -34,8 +35,10 @@ from api.service import Jobs
 from api.settings import ApiSettings
 from api.telemetry import Telemetry
 from workers.jobs.catalog import validate
+from workers.jobs.errors import StoreUnavailable
 from workers.jobs.ports import AsyncJobStore, WakeUp
 
+_log = logging.getLogger("smartfrz.api")
 Background = Callable[[threading.Event], None]
 """Runs in a thread for as long as the app does; ends soon after the event is set."""
 
@@ -71,6 +74,7 @@ def create_app(
             thread.start()
         try:
             async with hub:
+                await _tidy(app.state.jobs)
                 yield
         finally:
             stop.set()
@@ -101,6 +105,14 @@ def create_app(
     )
     _describe(app)
     return app
+
+
+async def _tidy(jobs: Jobs) -> None:
+    """Finish deletions that an earlier process began; a store that is away now is no reason not to start."""
+    try:
+        await jobs.remove_deleted()
+    except StoreUnavailable as error:
+        _log.warning("files of deleted jobs are looked for at the next deletion: %s", error)
 
 
 def _describe(app: FastAPI) -> None:

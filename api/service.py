@@ -15,6 +15,7 @@ import anyio.to_thread
 
 from api.hub import Hub
 from api.ports import WindowReader
+from api.removal import remove_files
 from api.settings import ApiSettings
 from workers.jobs import state
 from workers.jobs.errors import JobNotFound, Problem, SpecInvalid
@@ -162,6 +163,22 @@ class Jobs:
 
         record = await self.store.update(job_id, decide)
         return await self.place(record), changed
+
+    async def delete(self, job_id: str) -> None:
+        """Forget a job that has ended, and remove its files.
+
+        Raises:
+            JobNotFound.
+            IllegalTransition: it has not ended.
+        """
+        await self.store.delete(job_id)
+        await self.remove_deleted()
+
+    async def remove_deleted(self) -> None:
+        """Remove the files of deleted jobs, also what a crash, or ranks that still lived, left of earlier ones."""
+        for job_id in await self.store.deleted():
+            if await anyio.to_thread.run_sync(remove_files, self.files(job_id)):
+                await self.store.files_removed(job_id)
 
     async def command(
         self, job_id: str, action: CommandAction, units: Sequence[str] | None, *, idempotency_key: str | None = None

@@ -14,7 +14,7 @@ from client import requests
 from client.base import Base
 from client.config import find_connection
 from client.errors import Unreachable, from_response
-from client.flows import Flow, Json, Reply, Send, Sleep, call_json, wait_for_end
+from client.flows import Flow, Json, Reply, Send, Sleep, call_json, delete, wait_for_end
 from client.patience import PATIENCE_SECONDS
 from client.requests import Request, RetryPolicy
 from client.sse import Event, SseParser, to_event
@@ -106,6 +106,10 @@ class AsyncClient(Base):
 
     async def cancel(self, job_id: str) -> Json:
         return await self.request(requests.cancel(job_id))
+
+    async def delete(self, job_id: str) -> None:
+        """Forget a job that has ended, with all its files. Raises Conflict while it has not."""
+        await self._run(delete(job_id, self.policy))
 
     async def freeze(self, job_id: str) -> Json:
         """What is frozen, what it saved, when the next stage is."""

@@ -20,7 +20,7 @@ from client.aio import AsyncClient
 from client.base import Base
 from client.config import find_connection
 from client.errors import Unreachable, from_response
-from client.flows import Flow, Json, Reply, Send, Sleep, call_json, wait_for_end
+from client.flows import Flow, Json, Reply, Send, Sleep, call_json, delete, wait_for_end
 from client.patience import PATIENCE_SECONDS
 from client.requests import Request, RetryPolicy
 from client.sse import Event, SseParser, to_event
@@ -112,6 +112,10 @@ class Client(Base):
 
     def cancel(self, job_id: str) -> Json:
         return self.request(requests.cancel(job_id))
+
+    def delete(self, job_id: str) -> None:
+        """Forget a job that has ended, with all its files. Raises Conflict while it has not."""
+        self._run(delete(job_id, self.policy))
 
     def freeze(self, job_id: str) -> Json:
         """What is frozen, what it saved, when the next stage is."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from client import requests
-from client.errors import ApiError, Unreachable, WaitTimeout, from_response
+from client.errors import ApiError, NotFound, Unreachable, WaitTimeout, from_response
 from client.patience import Patience
 from client.requests import Request, RetryPolicy
 from workers.jobs.record import TERMINAL
@@ -62,6 +62,22 @@ def exchange(request: Request, policy: RetryPolicy) -> Flow[Reply]:
                 raise Unreachable(f"no answer to {request.method} {request.path} after {attempt} tries")
             raise from_response(reply.status, reply.headers, reply.body)
         yield Sleep(pause)
+
+
+def delete(job_id: str, policy: RetryPolicy) -> Flow[None]:
+    """Delete a job. Gone after a try whose answer was lost, it was deleted by that try."""
+    tries = 0
+    flow, answer = exchange(requests.delete(job_id), policy), None
+    try:
+        while True:
+            step = flow.send(answer)
+            tries += isinstance(step, Send)
+            answer = yield step
+    except StopIteration:
+        return
+    except NotFound:
+        if tries == 1:
+            raise
 
 
 def call_json(request: Request, policy: RetryPolicy) -> Flow[Json]:

@@ -97,6 +97,10 @@ def cancel(job_id: str) -> Request:
     return Request(method="POST", path=job_path(job_id, "cancel"))
 
 
+def delete(job_id: str) -> Request:
+    return Request(method="DELETE", path=job_path(job_id))
+
+
 def command(job_id: str, action: str, units: Sequence[str] | None, idempotency_key: str | None) -> Request:
     return Request(
         method="POST",

@@ -60,10 +60,27 @@ end
 if ARGV[2] ~= '' then
   redis.call('HSET', KEYS[7], 'body', ARGV[2], 'job', ARGV[1])
   redis.call('EXPIRE', KEYS[7], ARGV[10])
+  redis.call('HSET', KEYS[1], 'idempotency', KEYS[7])
 end
 redis.call('ZADD', KEYS[6], 0, ARGV[1])
 apply(KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5],
       ARGV[1], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9], 11)
+return {'ok'}
+"""
+)
+
+DELETE = Script(
+    """
+-- KEYS record, ids, index of status, deleted, idempotency, then all else that is the job's; ARGV id
+if redis.call('EXISTS', KEYS[1]) == 0 then
+  return {redis.call('SISMEMBER', KEYS[4], ARGV[1]) == 1 and 'ok' or 'missing'}
+end
+redis.call('SADD', KEYS[4], ARGV[1])
+redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('ZREM', KEYS[3], ARGV[1])
+if redis.call('HGET', KEYS[5], 'job') == ARGV[1] then redis.call('DEL', KEYS[5]) end
+for i = 6, #KEYS do redis.call('DEL', KEYS[i]) end
+redis.call('DEL', KEYS[1])
 return {'ok'}
 """
 )

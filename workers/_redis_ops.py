@@ -5,7 +5,8 @@ Keys, after the prefix::
     jobs                    zset of all ids, score 0 (in order of id)
     status:<status>         zset of ids, score 0
     queue                   zset of queued ids, score = queue_score
-    job:<id>                hash: json, version, fence, status, token
+    job:<id>                hash: json, version, fence, status, token, idempotency (its key, where it has one)
+    deleted                 set of ids of deleted jobs whose files may still be there
     events:<id>             stream: type, at, data
     freeze:<id>             JSON
     decisions:<id>          list of JSON; seq = position, from 1
@@ -35,6 +36,7 @@ from workers.jobs.errors import IdempotencyConflict, IllegalTransition, JobNotFo
 from workers.jobs.memory import IDEMPOTENCY_SECONDS, MAX_EVENTS, matches
 from workers.jobs.ports import Decide
 from workers.jobs.record import LEASED, Command, CommandAction, Event, JobRecord, WorkerInfo, queue_score
+from workers.jobs.state import may_delete
 
 CHUNK = 128
 MAX_CONFLICTS = 100
@@ -138,6 +140,29 @@ class Ops:
                 return new
             yield Pause(random.uniform(0.0, min(0.05, 0.001 * 2 ** min(conflict, 6))))
         raise StoreUnavailable(f"job {job_id} is written by too many at once; nothing was changed, try again")
+
+    def delete(self, job_id: str) -> Op[None]:
+        record = self.key("job", job_id)
+        status, idempotency = yield Call(("HMGET", record, "status", "idempotency"))
+        if status is None:
+            raise JobNotFound(job_id)
+        may_delete(job_id, status)  # a terminal status never changes
+        lists = (
+            *(self.key(kind, job_id) for kind in ("events", "freeze", "decisions", "commands")),
+            *(self.key("decisions", job_id, part) for part in ("steps", "gone")),
+            self.key("commands", job_id, "settled"),
+        )
+        indexes = (self.key("jobs"), self.key("status", status), self.key("deleted"))
+        keys = (record, *indexes, idempotency or self.key("idempotency", ""), *lists)
+        reply = yield Eval(_lua.DELETE, keys, (job_id,))
+        if reply[0] == "missing":
+            raise JobNotFound(job_id)
+
+    def deleted(self) -> Op[Sequence[str]]:
+        return sorted((yield Call(("SMEMBERS", self.key("deleted")))))
+
+    def files_removed(self, job_id: str) -> Op[None]:
+        yield Call(("SREM", self.key("deleted"), job_id))
 
     def queued(self, limit: int) -> Op[Sequence[JobRecord]]:
         ids = yield Call(("ZRANGE", self.key("queue"), 0, limit - 1))

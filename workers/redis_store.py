@@ -55,6 +55,15 @@ class RedisJobStore:
     def update(self, job_id: str, decide: Decide) -> JobRecord:
         return self._driver.run(self._ops.update(job_id, decide))
 
+    def delete(self, job_id: str) -> None:
+        self._driver.run(self._ops.delete(job_id))
+
+    def deleted(self) -> Sequence[str]:
+        return self._driver.run(self._ops.deleted())
+
+    def files_removed(self, job_id: str) -> None:
+        self._driver.run(self._ops.files_removed(job_id))
+
     def queued(self, limit: int = 100) -> Sequence[JobRecord]:
         return self._driver.run(self._ops.queued(limit))
 
@@ -157,6 +166,15 @@ class AsyncRedisJobStore:
 
     async def update(self, job_id: str, decide: Decide) -> JobRecord:
         return await self._driver.run(self._ops.update(job_id, decide))
+
+    async def delete(self, job_id: str) -> None:
+        await self._driver.run(self._ops.delete(job_id))
+
+    async def deleted(self) -> Sequence[str]:
+        return await self._driver.run(self._ops.deleted())
+
+    async def files_removed(self, job_id: str) -> None:
+        await self._driver.run(self._ops.files_removed(job_id))
 
     async def queued(self, limit: int = 100) -> Sequence[JobRecord]:
         return await self._driver.run(self._ops.queued(limit))

@@ -190,7 +190,7 @@ class Runner:
         files.logs.mkdir(parents=True, exist_ok=True)
         orders = Orders(
             attempt_root=files.root,
-            lock=job.root / ".lock",
+            lock=job.lock,
             lock_wait_seconds=max(60.0, 2 * settings.lease_seconds),
             processes=processes,
             rank_module=self._rank_module,

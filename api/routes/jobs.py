@@ -1,4 +1,4 @@
-"""``/v1/jobs``: submit, list, get, cancel."""
+"""``/v1/jobs``: submit, list, get, cancel, delete."""
 
 from __future__ import annotations
 
@@ -126,3 +126,10 @@ async def cancel(job_id: JobId, jobs: JobsDep, request: Request) -> Response:
         raise invalid("", "cancel takes no body", "UNEXPECTED_BODY")
     placed, changed = await jobs.cancel(job_id)
     return render(_view(placed), status=202 if changed else 200, headers=_headers(jobs, placed))
+
+
+@router.delete("/{job_id}", status_code=204, response_class=Response)
+async def delete(job_id: JobId, jobs: JobsDep) -> Response:
+    """Forget a job that has ended, with its logs, checkpoints and artifacts. One that has not ended is a 409."""
+    await jobs.delete(job_id)
+    return Response(status_code=204)

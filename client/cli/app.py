@@ -59,6 +59,7 @@ for _command in (
     inspect.metrics,
     jobs.wait,
     jobs.cancel,
+    jobs.delete,
     catalog.workers,
     catalog.models,
     catalog.datasets,

@@ -1,4 +1,4 @@
-"""Commands about one job or many: submit, ls, get, wait, cancel."""
+"""Commands about one job or many: submit, ls, get, wait, cancel, delete."""
 
 from __future__ import annotations
 
@@ -86,6 +86,14 @@ def cancel(ctx: typer.Context, job_ids: JobIds, output: Output = Format.table, q
                 show_job(job, output, quiet)
             else:
                 typer.echo(job["id"] if quiet else f"{job['id']} {status_line(job)}")
+
+
+def delete(ctx: typer.Context, job_ids: JobIds, quiet: Quiet = False) -> None:
+    """Delete jobs that have ended, with their logs, checkpoints and artifacts. There is no way back."""
+    with state(ctx).client() as client:
+        for job_id in job_ids:
+            client.delete(job_id)
+            typer.echo(job_id if quiet else f"{job_id} deleted")
 
 
 def wait(

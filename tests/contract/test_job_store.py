@@ -232,6 +232,85 @@ class TestList:
         assert ([r.id for r in page], more) == ([wanted[0]], False)
 
 
+class TestDelete:
+    def ended(self, store: JobStore) -> JobRecord:
+        """A job that left something under every key."""
+        job = store.create(record(name="gone"), idempotency=("key", "hash"))[0]
+        store.update(job.id, partial(state.claim, owner="w1", lease_seconds=60))
+        store.put_freeze(job.id, 1, {"step": 1})
+        store.append_decision(job.id, 1, {"step": 5, "frozen": ["a"]})
+        store.supersede_decisions(job.id, 1, after_step=1)
+        store.add_command(job.id, "thaw", None)
+        store.settle_command(job.id, 1, 1, step=6)
+        return store.update(job.id, partial(state.finish, fence=1, status="succeeded"))
+
+    def test_nothing_of_it_is_left_and_others_stay(self, store: JobStore) -> None:
+        job, other = self.ended(store), store.create(record(2000.0))[0]
+        counted = store.freeze_counts()
+        store.delete(job.id)
+        with pytest.raises(JobNotFound):
+            store.get(job.id)
+        assert [r.id for r in store.list(limit=5)[0]] == [other.id]
+        assert store.list(limit=5, status=["succeeded"])[0] == []
+        assert store.counts() == {"queued": 1}
+        assert (store.events(job.id), store.get_freeze(job.id)) == ([], None)
+        assert (store.decisions(job.id), store.commands(job.id)) == ([], [])
+        assert store.freeze_counts() == counted, "what was frozen was frozen"
+
+    def test_its_id_stays_until_its_files_are_gone(self, store: JobStore) -> None:
+        assert store.deleted() == []
+        job_id = self.ended(store).id
+        store.delete(job_id)
+        assert store.deleted() == [job_id]
+        for _ in range(2):
+            store.files_removed(job_id)
+            assert store.deleted() == []
+
+    @pytest.mark.parametrize("status", ["queued", "starting", "running", "cancelling"])
+    def test_what_has_not_ended_stays_as_it_is(self, store: JobStore, status: str) -> None:
+        job = store.create(record())[0]
+        if status != "queued":
+            store.update(job.id, partial(state.claim, owner="w1", lease_seconds=60))
+        if status == "running":
+            store.update(job.id, partial(state.report_progress, fence=1, progress=Progress(step=1)))
+        if status == "cancelling":
+            store.update(job.id, state.cancel)
+        before = store.get(job.id), store.events(job.id)
+        with pytest.raises(IllegalTransition, match=f"it is {status}; .*delete it when it has ended"):
+            store.delete(job.id)
+        assert (store.get(job.id), store.events(job.id)) == before
+        assert store.deleted() == []
+
+    def test_an_unknown_job_and_one_that_was_deleted_are_not_found(self, store: JobStore) -> None:
+        job = self.ended(store)
+        store.delete(job.id)
+        for job_id in (job.id, "job_nothing"):
+            with pytest.raises(JobNotFound):
+                store.delete(job_id)
+
+    def test_nobody_writes_to_it_any_more(self, store: JobStore) -> None:
+        job = self.ended(store)
+        store.delete(job.id)
+        writes: list[Callable[[], object]] = [
+            lambda: store.update(job.id, partial(state.renew, fence=1, lease_seconds=60)),
+            lambda: store.append_event(job.id, Event(type="x", at=1.0)),
+            lambda: store.put_freeze(job.id, 1, {}),
+            lambda: store.append_decision(job.id, 1, {"step": 1}),
+            lambda: store.add_command(job.id, "thaw", None),
+        ]
+        for write in writes:
+            with pytest.raises(JobNotFound):
+                write()
+        assert (store.events(job.id), store.get_freeze(job.id), store.decisions(job.id)) == ([], None, [])
+
+    def test_its_idempotency_key_makes_a_new_job(self, store: JobStore) -> None:
+        job = self.ended(store)
+        store.delete(job.id)
+        again, new = store.create(record(), idempotency=("key", "another hash"))
+        assert new
+        assert again.id != job.id
+
+
 class TestFence:
     def test_only_the_current_attempt_writes(self, store: JobStore) -> None:
         job = claimed(store)

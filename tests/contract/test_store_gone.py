@@ -41,6 +41,7 @@ def check_gone(store: JobStore, job_id: str) -> None:
         partial(store.update, job_id, state.cancel),
         partial(store.append_event, job_id, Event(type="x", at=1.0)),
         partial(store.list, limit=1),
+        partial(store.delete, job_id),
     ):
         with pytest.raises(StoreUnavailable):
             call()

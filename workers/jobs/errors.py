@@ -27,8 +27,8 @@ class JobNotFound(JobError):
 
 
 class IllegalTransition(JobError):
-    def __init__(self, job_id: str, status: str, action: str) -> None:
-        super().__init__(f"cannot {action} job {job_id}: it is {status}")
+    def __init__(self, job_id: str, status: str, action: str, advice: str = "") -> None:
+        super().__init__(f"cannot {action} job {job_id}: it is {status}" + (f"; {advice}" if advice else ""))
         self.job_id, self.status, self.action = job_id, status, action
 
 

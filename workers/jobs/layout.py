@@ -47,6 +47,11 @@ class JobFiles:
         return [AttemptFiles(path) for path in sorted(self.root.glob("attempt-*"))]
 
     @property
+    def lock(self) -> Path:
+        """Whoever holds its flock owns the ranks of this job."""
+        return self.root / ".lock"
+
+    @property
     def weights(self) -> Path | None:
         """The trained weights, of the newest attempt that left any."""
         return next((a.weights for a in reversed(self.attempts()) if a.weights.is_file()), None)

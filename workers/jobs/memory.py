@@ -15,6 +15,7 @@ from workers.jobs.codec import decision_step, dumps, freeze_counts, outcome_even
 from workers.jobs.errors import IdempotencyConflict, IllegalTransition, JobNotFound, StaleFence, StoreUnavailable
 from workers.jobs.ports import Decide
 from workers.jobs.record import LEASED, Command, CommandAction, Event, JobRecord, WorkerInfo, queue_score
+from workers.jobs.state import may_delete
 
 IDEMPOTENCY_SECONDS = 24 * 3600.0
 MAX_EVENTS = 10_000
@@ -38,6 +39,7 @@ class MemoryJobStore:
         self._freeze_counts: dict[str, int] = defaultdict(int)
         self._superseded: dict[str, set[int]] = defaultdict(set)
         self._commands: dict[str, list[str]] = defaultdict(list)
+        self._deleted: set[str] = set()
         self._workers: dict[str, tuple[WorkerInfo, float]] = {}
         self._locks: dict[str, tuple[str, float]] = {}
         self._listeners: list[Callable[[], object]] = []
@@ -114,6 +116,29 @@ class MemoryJobStore:
     def _write(self, record: JobRecord) -> JobRecord:
         self._records[record.id] = record.model_dump_json()
         return self.get(record.id)
+
+    def delete(self, job_id: str) -> None:
+        with self._open():
+            may_delete(job_id, self.get(job_id).status)
+            for kept in (
+                self._records,
+                self._events,
+                self._freeze,
+                self._decisions,
+                self._superseded,
+                self._commands,
+            ):
+                kept.pop(job_id, None)
+            self._idempotency = {key: made for key, made in self._idempotency.items() if made[1] != job_id}
+            self._deleted.add(job_id)
+
+    def deleted(self) -> Sequence[str]:
+        with self._open():
+            return sorted(self._deleted)
+
+    def files_removed(self, job_id: str) -> None:
+        with self._open():
+            self._deleted.discard(job_id)
 
     def queued(self, limit: int = 100) -> Sequence[JobRecord]:
         with self._open():

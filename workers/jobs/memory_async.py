@@ -46,6 +46,15 @@ class AsyncMemoryJobStore:
     async def update(self, job_id: str, decide: Decide) -> JobRecord:
         return self.sync.update(job_id, decide)
 
+    async def delete(self, job_id: str) -> None:
+        self.sync.delete(job_id)
+
+    async def deleted(self) -> Sequence[str]:
+        return self.sync.deleted()
+
+    async def files_removed(self, job_id: str) -> None:
+        self.sync.files_removed(job_id)
+
     async def queued(self, limit: int = 100) -> Sequence[JobRecord]:
         return self.sync.queued(limit)
 

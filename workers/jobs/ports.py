@@ -65,6 +65,22 @@ class JobStore(Protocol):
     def update(self, job_id: str, decide: Decide) -> JobRecord:
         """Change a record by compare-and-swap. Returns what is stored now. Raises what ``decide`` raises."""
 
+    def delete(self, job_id: str) -> None:
+        """Forget a job that has ended: record, events, freezing, commands, its idempotency key; all or nothing.
+
+        Its files are not the store's: the id stays in :meth:`deleted` until they are gone, whatever crashes meanwhile.
+
+        Raises:
+            JobNotFound.
+            IllegalTransition: it has not ended.
+        """
+
+    def deleted(self) -> Sequence[str]:
+        """Ids of deleted jobs whose files may still be there, sorted."""
+
+    def files_removed(self, job_id: str) -> None:
+        """Nothing is left of a deleted job. A repeat is no error."""
+
     def queued(self, limit: int = 100) -> Sequence[JobRecord]:
         """Jobs that wait for a worker, first to run first."""
 
@@ -167,6 +183,9 @@ class AsyncJobStore(Protocol):
         metadata: dict[str, str] | None = None,
     ) -> tuple[Sequence[JobRecord], bool]: ...
     async def update(self, job_id: str, decide: Decide) -> JobRecord: ...
+    async def delete(self, job_id: str) -> None: ...
+    async def deleted(self) -> Sequence[str]: ...
+    async def files_removed(self, job_id: str) -> None: ...
     async def queued(self, limit: int = 100) -> Sequence[JobRecord]: ...
     async def active(self) -> Sequence[JobRecord]: ...
     async def counts(self) -> dict[str, int]: ...

@@ -201,3 +201,10 @@ def mark_stalled(record: JobRecord, now: float, *, stalled: bool) -> Change | No
         return None
     event = Event(type="job.stalled" if stalled else "job.moving", at=now, data={"attempt": record.attempt})
     return Change(record.model_copy(update={"stalled": stalled, "updated_at": now}), (event,))
+
+
+def may_delete(job_id: str, status: str) -> None:
+    """Only what has ended can be deleted. Raises IllegalTransition."""
+    if status not in TERMINAL:
+        first = "" if status == "cancelling" else "cancel it first, and "
+        raise IllegalTransition(job_id, status, "delete", f"{first}delete it when it has ended")

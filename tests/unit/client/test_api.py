@@ -98,6 +98,19 @@ def test_errors_are_typed(service: Service) -> None:
         stranger.list()
 
 
+async def test_both_clients_delete(service: Service) -> None:
+    with service.client() as client:
+        first, second = (client.submit(service.spec)["id"] for _ in range(2))
+        for job_id in (first, second):
+            client.cancel(job_id)
+        client.delete(first)
+        async with AsyncClient(service.url, client.connection.key) as other:
+            await other.delete(second)
+        assert client.list()["data"] == []
+        with pytest.raises(NotFound):
+            client.delete(first)
+
+
 def test_a_store_that_comes_back_is_waited_for(service: Service, in_background: Start) -> None:
     with service.client(max_pause_seconds=0.05) as client:
         service.store.available = False

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from client import requests
-from client.errors import Conflict, Invalid, Unavailable, Unreachable, WaitTimeout, from_response
-from client.flows import Flow, Reply, Send, Sleep, call_json, wait_for_end
+from client.errors import Conflict, Invalid, NotFound, Unavailable, Unreachable, WaitTimeout, from_response
+from client.flows import Flow, Reply, Send, Sleep, call_json, delete, wait_for_end
 from client.patience import Patience
 from client.requests import RetryPolicy
 
@@ -71,6 +71,16 @@ def test_it_gives_up_with_a_typed_error() -> None:
         _drive(call_json(requests.get("job_1"), POLICY), [_reply(503, {})] * 3)
     with pytest.raises(Unreachable):
         _drive(call_json(requests.get("job_1"), POLICY), [None] * 3)
+
+
+def test_a_deletion_whose_answer_was_lost_is_done() -> None:
+    gone = _reply(404, {"code": "JOB_NOT_FOUND"})
+    for lost in (None, _reply(503, {})):
+        _, sent, _ = _drive(delete("job_1", POLICY), [lost, gone])
+        assert [step.request.method for step in sent] == ["DELETE", "DELETE"]
+    _drive(delete("job_1", POLICY), [_reply(204)])
+    with pytest.raises(NotFound):
+        _drive(delete("job_1", POLICY), [gone])
 
 
 def test_what_cannot_be_helped_by_repeating_is_not_repeated() -> None:

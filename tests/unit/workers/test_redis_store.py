@@ -60,6 +60,27 @@ def test_a_repeated_write_counts_once(stutter: RedisJobStore) -> None:
     assert stutter.try_lock("l", "a", 60.0)
 
 
+def test_a_deletion_whose_reply_was_lost_is_one(stutter: RedisJobStore) -> None:
+    job = stutter.create(record())[0]
+    stutter.update(job.id, state.cancel)
+    stutter.delete(job.id)
+    assert stutter.deleted() == [job.id]
+
+
+def test_a_deleted_job_leaves_no_key(store: RedisJobStore, store_url: StoreUrl) -> None:
+    job = store.create(record(), idempotency=("key", "hash"))[0]
+    store.update(job.id, partial(state.claim, owner="w", lease_seconds=60.0))
+    store.put_freeze(job.id, 1, {})
+    store.append_decision(job.id, 1, {"step": 1})
+    store.supersede_decisions(job.id, 1, after_step=0)
+    store.add_command(job.id, "thaw", None)
+    store.settle_command(job.id, 1, 1, step=1)
+    store.update(job.id, partial(state.finish, fence=1, status="succeeded"))
+    store.delete(job.id)
+    keys = _one(Call(("KEYS", f"{store_url.prefix}*")))
+    assert store._driver.run(keys) == [f"{store_url.prefix}deleted"]
+
+
 def test_without_idempotency_key_too(stutter: RedisJobStore) -> None:
     job, new = stutter.create(record())
     assert new

@@ -130,6 +130,19 @@ def test_cancel_may_be_repeated(smartfrz: Cli, job_id: str) -> None:
         assert (done.exit_code, done.stdout.split()[:2]) == (0, [job_id, "cancelled"])
 
 
+def test_delete_takes_what_has_ended_and_nothing_else(service: Service, smartfrz: Cli, job_id: str) -> None:
+    with service.client() as client:
+        running = client.submit(service.spec)["id"]
+    service.start(running)
+    files = service.attempt(job_id, service.start(job_id))
+    service.finish(job_id)
+    done = smartfrz("delete", job_id, running)
+    assert (done.exit_code, done.stdout) == (1, f"{job_id} deleted\n")
+    assert "it is running; cancel it first" in done.stderr
+    assert not files.root.parent.exists()
+    assert smartfrz("ls", "-q").stdout == f"{running}\n"
+
+
 def test_events_as_lines_and_as_json(service: Service, smartfrz: Cli, job_id: str) -> None:
     service.start(job_id)
     service.event(job_id, "unit.frozen", unit="encoder.0", index=1, step=30, probability=0.931, of=8)

@@ -1,0 +1,50 @@
+"""Remove what deleted jobs left on disk. Blocking; called in a thread."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from workers.jobs.layout import JobFiles
+
+_log = logging.getLogger("smartfrz.api")
+
+
+def remove_files(files: JobFiles) -> bool:
+    """Remove everything that a job left; whether nothing is left. Safe to repeat.
+
+    Nothing is touched while ranks of a lost attempt still write there: their guardian holds the job's flock.
+    """
+    try:
+        with _sole(files) as ours:
+            if ours:
+                shutil.rmtree(files.root)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        _log.warning("files of the deleted job %s stay for now: %s", files.job_id, error)
+    return not files.root.exists()
+
+
+@contextmanager
+def _sole(files: JobFiles) -> Iterator[bool]:
+    """Hold the job's flock meanwhile; ``False`` when somebody else has it."""
+    try:
+        fd = os.open(files.lock, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:  # no attempt ever began
+        yield True
+        return
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _log.info("files of the deleted job %s stay for now: ranks of it still run", files.job_id)
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(fd)
