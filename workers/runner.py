@@ -19,8 +19,8 @@ from workers.devices import DevicePool, Lease
 from workers.evidence import gather, oom_kills
 from workers.guardian import Orders
 from workers.jobs import state
-from workers.jobs.errors import JobNotFound, StaleFence, StoreUnavailable
-from workers.jobs.layout import AttemptFiles, AttemptSpec, Control, JobFiles, write_atomic
+from workers.jobs.errors import JobError, JobNotFound, StaleFence, StoreUnavailable
+from workers.jobs.layout import AttemptFiles, AttemptSpec, Control, JobFiles, drop_checkpoints, write_atomic
 from workers.jobs.ports import Change, JobStore
 from workers.jobs.record import JobRecord, WorkerInfo
 from workers.judgement import Order, Outcome, judge, not_started
@@ -93,10 +93,20 @@ class Runner:
             try:
                 with lease:
                     self._run(record, lease)
+                self._tidy(record.id)
             finally:
                 self._board.job_id = None
             done += 1
         return done
+
+    def _tidy(self, job_id: str) -> None:
+        """Drop the checkpoints of a job that has succeeded: its artifacts hold the weights. Not before its record says
+        so: were the outcome lost, the next attempt would have to train it all again."""
+        try:
+            if self._store.get(job_id).status == "succeeded":
+                drop_checkpoints(JobFiles(self._home, job_id))
+        except JobError as error:
+            logger.info("job %s: its checkpoints stay: %s", job_id, error)
 
     def _recover(self) -> None:
         """Give back what this worker holds without running it, in place of letting the lease run out: the job of a

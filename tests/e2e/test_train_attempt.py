@@ -197,6 +197,8 @@ def test_a_pause_checkpoints_at_a_step_and_the_next_attempt_goes_on_from_it(
     second = attempt(tmp_path, job(2), 2)
     assert run(second, 2) == [0, 0]
     assert same(weights(straight(2)), weights(second))
+    assert not first.checkpoints.exists(), "superseded by those of the second attempt"
+    assert len(list(second.checkpoints.iterdir())) == 2
 
 
 def test_a_cancel_leaves_no_checkpoint(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@
         result.json        Result, written by rank 0 (or by the first rank that fails); the truth about the outcome
         logs/rank<N>.log   stdout and stderr of each rank
         metrics.jsonl      one JSON object a line: {"step", "at", "name": value, ...}
-        checkpoints/step-<NNNNNNNN>/
+        checkpoints/step-<NNNNNNNN>/   the newest two of all attempts; none once the job has succeeded
         commands.jsonl     freeze commands and the steps at which they were applied; what a resume replays
         cache/rank<N>/     forward cache and moments of frozen units; gone when the attempt ends
         artifacts/         model.safetensors, report.json, ...
@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,6 +147,12 @@ class Result(Document):
     rank: int = 0
     step: int = 0
     summary: dict[str, Any] = Field(default_factory=dict)
+
+
+def drop_checkpoints(files: JobFiles) -> None:
+    """Remove the checkpoints of every attempt; what cannot be removed stays."""
+    for attempt in files.attempts():
+        shutil.rmtree(attempt.checkpoints, ignore_errors=True)
 
 
 def write_atomic(path: Path, text: str) -> None:

@@ -19,7 +19,7 @@ import logging
 import os
 import random
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,8 +85,11 @@ def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return found
 
 
-def save(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
+def save(folder: Path, checkpoint: Checkpoint, *, keep: int = 2, earlier: Sequence[Path] = ()) -> Path:
     """Write a checkpoint under ``folder`` and delete all but the newest ``keep``.
+
+    Args:
+        earlier: folders of superseded attempts, oldest first; theirs count too, and go first.
 
     Raises:
         OSError: it could not be written; earlier checkpoints are untouched.
@@ -111,9 +114,19 @@ def save(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
-    for old in sorted(folder.glob("step-*"))[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+    _prune((*earlier, folder), keep)
     return target
+
+
+def _prune(folders: Sequence[Path], keep: int) -> None:
+    """Leave the newest ``keep`` checkpoints, those of a later folder before those of an earlier one."""
+    for folder in reversed(folders):
+        if keep == 0:
+            shutil.rmtree(folder, ignore_errors=True)  # with what a killed attempt left half-written
+        found = sorted(folder.glob("step-*"), reverse=True)
+        for path in found[keep:]:
+            shutil.rmtree(path, ignore_errors=True)
+        keep = max(0, keep - len(found))
 
 
 def load(path: Path) -> Checkpoint:

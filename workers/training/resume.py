@@ -55,7 +55,13 @@ def save(run: Run, position: Position) -> Path | None:
         "total_steps": run.total_steps,
     }
     made = checkpoint.Checkpoint(step=position.step, model=checkpoint.weights(run.model), training=training, rng=rng)
-    return checkpoint.save(run.files.checkpoints, made)
+    return checkpoint.save(run.files.checkpoints, made, earlier=_earlier(run))
+
+
+def _earlier(run: Run) -> list[Path]:
+    """Checkpoints of the attempts before this one."""
+    own = run.files.root.name
+    return [attempt.checkpoints for attempt in run.job_files.attempts() if attempt.root.name < own]
 
 
 def restore(run: Run) -> Position:

@@ -119,6 +119,29 @@ def test_a_job_is_claimed_run_on_all_ranks_and_finished(bench: Bench) -> None:
     assert log.read_text() == "rank 1 starts at step 0\n"
 
 
+def checkpoint(bench: Bench, job_id: str, fence: int) -> Path:
+    """A checkpoint of an attempt, as far as the runner knows them."""
+    path = JobFiles(bench.settings.home.resolve(), job_id).attempt(fence).checkpoints / "step-00000003"
+    path.mkdir(parents=True)
+    return path
+
+
+def test_a_job_that_has_succeeded_keeps_no_checkpoint_of_any_attempt(bench: Bench) -> None:
+    job = bench.submit(spec())
+    saved = [checkpoint(bench, job, fence) for fence in (1, 2)]
+    bench.runner.work()
+    assert bench.store.get(job).status == "succeeded"
+    assert not any(path.parent.exists() for path in saved)
+
+
+def test_a_job_that_failed_keeps_them(bench: Bench) -> None:
+    job = bench.submit(spec(metadata={"raise_at": 2}))
+    saved = checkpoint(bench, job, 1)
+    bench.runner.work()
+    assert bench.store.get(job).status == "failed"
+    assert saved.exists()
+
+
 def test_a_job_that_does_not_fit_is_left_alone(bench: Bench) -> None:
     big, cuda = bench.submit(spec(3)), bench.submit(spec(resources={"device": "cuda"}))
     assert bench.runner.work() == 0

@@ -54,6 +54,25 @@ def test_only_the_newest_two_stay_and_nothing_half_written(tmp_path: Path) -> No
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000020", "step-00000100"]
 
 
+def test_two_stay_of_all_attempts_those_of_the_newest_first(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("1", "2", "3")]
+
+    def kept() -> list[str]:
+        return [f"{path.parent.name}:{int(path.name[5:])}" for path in sorted(tmp_path.glob("*/step-*"))]
+
+    for step in (3, 20):
+        save(folders[0], made(step))
+    assert kept() == ["1:3", "1:20"]
+    save(folders[1], made(21), earlier=folders[:1])
+    assert kept() == ["1:20", "2:21"], "one to fall back on, should the new one be damaged"
+    save(folders[2], made(5), earlier=folders[:2])
+    assert kept() == ["2:21", "3:5"]
+    save(folders[2], made(9), earlier=folders[:2])
+    assert kept() == ["3:5", "3:9"], "what a superseded attempt reached does not count"
+    save(folders[2], made(12), earlier=folders[:2])
+    assert kept() == ["3:9", "3:12"]
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "training.pt", "rank1.pt"])
 def test_a_flipped_bit_anywhere_is_found_and_the_older_one_taken(
     tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
