@@ -76,6 +76,8 @@ class LrScheduleSpec(Strict):
 
 
 class EarlyStopSpec(Strict):
+    """The run ends with the weights of its best evaluation, whether it is stopped or not."""
+
     patience: int = Field(2, ge=1, description="Evaluations without improvement before training stops.")
     min_delta: float = Field(0.0, ge=0.0)
 
