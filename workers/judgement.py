@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import re
 import signal
 from collections.abc import Mapping
@@ -59,6 +58,8 @@ class Outcome:
     reason: Reason | None = None
     summary: dict[str, Any] | None = None
     step: int | None = None
+    began: bool = True
+    """``hand_back`` only: else the job is left alone for a while, so that its next try may fare better."""
 
 
 def tail(text: str) -> str:
@@ -98,11 +99,13 @@ def judge(evidence: Evidence, *, max_duration_seconds: float | None = None) -> O
 
 
 def not_started(error: OSError) -> Outcome:
-    """The outcome of an attempt whose files or processes could not be made: another worker may fare better."""
-    text = f"the worker could not start the attempt: {error}"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return Outcome("finish", f"{text}; free some space and submit the job again", "failed", "storage_full")
-    return Outcome("lose", text)
+    """The outcome of an attempt whose files or processes could not be made: no fault of the job."""
+    return Outcome("hand_back", f"the worker could not start the attempt: {error}", began=False)
+
+
+def false_start(outcome: Outcome, steps: int) -> bool:
+    """Whether an attempt ended before its first step in a way that may be its worker's fault."""
+    return steps == 0 and (outcome.kind == "lose" or outcome.reason == "storage_full")
 
 
 def _failure(evidence: Evidence, summary: dict[str, Any] | None) -> Outcome:

@@ -104,12 +104,12 @@ class Reaper:
         queued = self._store.queued(QUEUE_LOOK)
         if not queued:
             return
-        workers = self._store.workers()
+        workers, now = self._store.workers(), self._store.now()
         for record in queued:
-            reason = why_waiting(record, workers)
+            reason = why_waiting(record, workers, now)
             if reason != record.queue_reason:
                 self._update(record.id, _explained(reason))
-        if should_wake(queued, workers):
+        if should_wake([record for record in queued if not record.held_back(now)], workers):
             self._wakeup.wake()
 
     def _update(self, job_id: str, decide: Decide) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from workers.guardian import LOCKED
 from workers.jobs.layout import Result
-from workers.judgement import Evidence, Outcome, failures, judge, not_started, tail
+from workers.judgement import Evidence, Outcome, failures, false_start, judge, not_started, tail
 from workers.training.main import PEER_LOST
 
 TORCHRUN = """\
@@ -162,7 +163,18 @@ def test_another_jobs_kill_for_memory_does_not_hide_a_failure_that_explains_itse
     assert judge(Evidence(result=FAILED, oom_kills=1)).reason == "host_oom"
 
 
-def test_an_attempt_that_could_not_start() -> None:
-    full = not_started(OSError(errno.ENOSPC, "No space left on device"))
-    assert (full.kind, full.status, full.reason) == ("finish", "failed", "storage_full")
-    assert not_started(OSError(errno.EIO, "I/O error")).kind == "lose"
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EAGAIN])
+def test_an_attempt_that_could_not_start_is_no_fault_of_the_job(number: int) -> None:
+    outcome = not_started(OSError(number, "the system's words"))
+    assert (outcome.kind, outcome.began) == ("hand_back", False)
+    assert outcome.message == f"the worker could not start the attempt: [Errno {number}] the system's words"
+
+
+def test_a_false_start_is_an_end_before_the_first_step_that_the_worker_may_have_caused() -> None:
+    lost, full = Outcome("lose", "gone"), Outcome("finish", "full", "failed", "storage_full")
+    assert false_start(lost, 0)
+    assert false_start(full, 0)
+    assert not false_start(lost, 1)
+    assert not false_start(replace(full, reason="code_error"), 0)
+    assert not false_start(Outcome("hand_back", "drained"), 0)
+    assert not false_start(Outcome("finish", status="succeeded"), 0)

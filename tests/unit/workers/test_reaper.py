@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import Any
 
 import pytest
@@ -184,6 +185,28 @@ def test_it_sends_a_wake_up_only_for_a_job_that_an_idle_worker_fits(scene: Scene
     scene.worker(state="busy")
     scene.reaper.tick()
     assert scene.count() == 1
+
+
+def test_nobody_is_woken_for_a_job_that_is_held_back_before_its_time(scene: Scene) -> None:
+    scene.worker()
+    job = scene.job()
+    scene.claim(job)
+    hand_back = partial(state.hand_back, fence=1, message="the disk is full", hold_seconds=30.0)
+    scene.store.update(job, hand_back)
+    scene.reaper.tick()
+    assert scene.count() == 0
+    assert (scene.store.get(job).queue_reason or "").startswith("held_back: ")
+    scene.now += 30
+    scene.reaper.tick()
+    assert (scene.count(), scene.store.get(job).queue_reason) == (1, None)
+
+
+def test_a_blocked_worker_is_not_woken_and_its_trouble_is_the_reason(scene: Scene) -> None:
+    scene.worker(state="blocked", trouble="no room")
+    job = scene.job()
+    scene.reaper.tick()
+    assert scene.count() == 0
+    assert (scene.store.get(job).queue_reason or "").endswith("h: no room")
 
 
 def test_a_job_without_progress_is_marked_and_unmarked(scene: Scene) -> None:
