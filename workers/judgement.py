@@ -119,7 +119,8 @@ def _failure(evidence: Evidence, summary: dict[str, Any] | None) -> Outcome:
     if killed is not None:
         return Outcome("lose", f"rank {killed[0]} was killed by signal {killed[1]}")
     if evidence.exit_code == LOCKED:
-        return Outcome("lose", "an earlier attempt of this job is still being taken down")
+        text = "an earlier attempt of this job still runs: its worker may have lost the store, not the job"
+        return Outcome("hand_back", text, began=False)
     if not failed and (number := _fatal_signal(evidence.exit_code)) is not None:
         return Outcome(
             "lose", f"the {'guardian' if evidence.exit_code < 0 else 'launcher'} was killed by signal {number}"

@@ -31,6 +31,9 @@ from workers.shared import Board
 
 logger = logging.getLogger(__name__)
 
+LOCK_WAIT_SECONDS = 10.0
+"""Time for the ranks of a dead worker to be taken down. Whoever holds the job's flock longer is alive."""
+
 MAX_FALSE_STARTS = 3
 """After so many in a row a worker rests: what it does to one job it would do to the whole queue."""
 
@@ -65,6 +68,7 @@ class Runner:
     settings: lease, graces, home.
     board: flags shared with the worker's main process.
     environ: environment of the ranks.
+    lock_wait_seconds: how long an attempt waits for an earlier one of its job to be gone.
     """
 
     def __init__(
@@ -77,11 +81,13 @@ class Runner:
         board: Board | None = None,
         environ: Mapping[str, str] | None = None,
         rank_module: str | None = None,
+        lock_wait_seconds: float = LOCK_WAIT_SECONDS,
     ) -> None:
         self._store, self._worker, self._pool, self._settings = store, worker, pool, settings
         self._board = board or Board()
         self._environ = dict(os.environ if environ is None else environ)
         self._rank_module = rank_module or settings.rank_module
+        self._lock_wait_seconds = lock_wait_seconds
         self._home = settings.home.resolve()
 
     def work(self) -> int:
@@ -223,7 +229,7 @@ class Runner:
         orders = Orders(
             attempt_root=files.root,
             lock=job.root / ".lock",
-            lock_wait_seconds=max(60.0, 2 * settings.lease_seconds),
+            lock_wait_seconds=self._lock_wait_seconds,
             processes=processes,
             rank_module=self._rank_module,
             kill_grace_seconds=settings.kill_grace_seconds,

@@ -113,11 +113,16 @@ def test_transient_failures_are_tried_again(reason: str) -> None:
 
 
 def test_an_end_without_any_trace_is_tried_again_and_says_what_is_known() -> None:
-    assert judge(Evidence(exit_code=LOCKED)).message == "an earlier attempt of this job is still being taken down"
     assert judge(Evidence(exit_code=-9)).message == "the guardian was killed by signal 9"
     outcome = judge(Evidence(exit_code=1, torchrun="RuntimeError: no port"))
     assert outcome.kind == "lose"
     assert outcome.message == "the ranks ended without a result (exit code 1)\nRuntimeError: no port"
+
+
+def test_a_held_flock_proves_that_the_job_lives_and_costs_no_attempt() -> None:
+    outcome = judge(Evidence(exit_code=LOCKED))
+    assert (outcome.kind, outcome.began) == ("hand_back", False)
+    assert (outcome.message or "").startswith("an earlier attempt of this job still runs")
 
 
 def test_the_message_is_bounded() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import threading
@@ -20,6 +21,7 @@ from workers.jobs import state
 from workers.jobs.errors import StoreUnavailable
 from workers.jobs.layout import JobFiles, Result
 from workers.jobs.memory import MemoryJobStore
+from workers.jobs.ports import Change
 from workers.jobs.record import JobRecord, new_job_id
 from workers.jobs.spec import JobSpec
 from workers.judgement import Evidence, judge
@@ -246,6 +248,32 @@ def test_training_goes_on_while_the_store_is_away(bench: Bench) -> None:
     bench.store.available = True
     bench.join()
     assert bench.store.get(job).status == "succeeded"
+
+
+def test_a_job_whose_flock_is_held_lives_elsewhere_and_neither_loses_attempts_nor_a_slot(bench: Bench) -> None:
+    """As after a partition: the lease has run out, but the ranks of another host train on."""
+    job, other = bench.submit(spec(max_attempts=1)), bench.submit(spec())
+    bench.root(job).mkdir(parents=True)
+    runner = Runner(
+        bench.store,
+        bench.worker,
+        bench.pool,
+        bench.settings,
+        board=bench.board,
+        environ=bench.environ,
+        lock_wait_seconds=0.2,
+    )
+    with open(bench.root(job) / ".lock", "w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert runner.work() == 2
+        record = bench.store.get(job)
+        assert (record.status, record.attempt, record.fence) == ("queued", 0, 1)
+        assert record.held_back(bench.store.now())
+        assert (bench.store.get(other).status, bench.board.false_starts) == ("succeeded", 0)
+        assert runner.work() == 0, "it is not tried again at once"
+    bench.store.update(job, lambda seen, now: Change(seen.model_copy(update={"not_before": now})))
+    assert runner.work() == 1
+    assert (bench.store.get(job).status, bench.store.get(job).attempt) == ("succeeded", 1)
 
 
 def test_devices_are_given_back_when_the_claim_fails(local: Settings) -> None:
