@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from workers.guardian import LOCKED
 from workers.jobs.layout import Result
+from workers.jobs.record import Reason
 from workers.judgement import Evidence, Outcome, failures, false_start, judge, not_started, tail
 from workers.training.main import PEER_LOST
 
@@ -162,10 +163,34 @@ def test_a_killed_launcher_is_the_cause_whatever_the_logs_hold() -> None:
     assert (outcome.kind, outcome.message) == ("lose", "the launcher was killed by signal 9")
 
 
-def test_another_jobs_kill_for_memory_does_not_hide_a_failure_that_explains_itself() -> None:
-    invalid = result("failed", reason="config_invalid", message="the window is longer than the run")
-    assert judge(Evidence(result=invalid, oom_kills=1)).reason == "config_invalid"
-    assert judge(Evidence(result=FAILED, oom_kills=1)).reason == "host_oom"
+@pytest.mark.parametrize("reason", [*get_args(Reason), None])
+def test_another_jobs_kill_for_memory_hides_no_failure_that_a_rank_reported(reason: Any) -> None:
+    failed = result("failed", reason=reason, message="why")
+    for torchrun in ("", TORCHRUN.format(code=1), TORCHRUN.format(code=-6), TORCHRUN.format(code=-9)):
+        alone = judge(Evidence(result=failed, exit_code=1, logs={0: TRACE}, torchrun=torchrun))
+        beside = judge(Evidence(result=failed, exit_code=1, logs={0: TRACE}, torchrun=torchrun, oom_kills=1))
+        assert (beside.kind, beside.reason) == (alone.kind, alone.reason)
+        assert (beside.message or "").startswith(alone.message or "")
+
+
+def test_another_jobs_kill_for_memory_is_not_taken_for_ours() -> None:
+    ended_by_torchrun = TORCHRUN.replace("exitcode  : 1", "exitcode  : -9").format(code=1)
+    outcome = judge(Evidence(exit_code=1, logs={1: TRACE}, torchrun=ended_by_torchrun, oom_kills=1))
+    assert (outcome.reason, outcome.message) == ("code_error", f"rank 1 failed\n{TRACE}")
+    for code, torchrun in ((1, TORCHRUN.format(code=-11)), (LOCKED, ""), (1, ""), (128 + 15, "")):
+        assert judge(Evidence(exit_code=code, torchrun=torchrun, oom_kills=1)).reason is None
+
+
+@pytest.mark.parametrize("code", [-9, 128 + 9])
+def test_a_launcher_that_the_kernel_killed_for_memory_is_out_of_memory(code: int) -> None:
+    assert judge(Evidence(exit_code=code, oom_kills=1)).reason == "host_oom"
+    assert judge(Evidence(exit_code=code)).kind == "lose"
+
+
+def test_a_kill_for_memory_that_peers_failed_over_is_at_least_told() -> None:
+    outcome = judge(Evidence(result=FAILED, exit_code=1, torchrun=TORCHRUN.format(code=-9), oom_kills=1))
+    told = "rank 1 was killed by signal 9, and the kernel ended a process because memory ran out"
+    assert (outcome.kind, outcome.message) == ("lose", told)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EAGAIN])
