@@ -10,7 +10,7 @@ from workers.jobs.record import Status
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 STATUSES: tuple[str, ...] = Status.__args__  # type: ignore[attr-defined]
-WORKER_STATES = ("idle", "busy", "draining")
+WORKER_STATES = ("idle", "busy", "draining", "blocked")
 
 
 class Telemetry:

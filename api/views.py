@@ -117,6 +117,8 @@ def queues_view(queued: Sequence[JobRecord], depth: int, workers: Sequence[Worke
         hint = "Jobs are queued, but no worker is alive: start one with `smartfrz up`, or scale the workers."
     elif depth and all(worker.state == "draining" for worker in workers):
         hint = "Jobs are queued, but every worker is draining."
+    elif depth and all(worker.state == "blocked" for worker in workers):
+        hint = f"Jobs are queued, but every worker is in trouble. {workers[0].host}: {workers[0].trouble}"
     return QueuesView(depth=depth, oldest_age_seconds=oldest, workers=len(workers), hint=hint)
 
 

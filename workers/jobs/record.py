@@ -100,6 +100,8 @@ class JobRecord(BaseModel):
     """Grows with every claim; every write of an attempt carries it."""
     owner: str | None = None
     """Worker that holds the lease."""
+    not_before: float | None = None
+    """While queued: no worker takes the job before this moment, for the last one could not begin it."""
     lease_expires_at: float | None = None
     last_heartbeat_at: float | None = None
     stalled: bool = False
@@ -119,6 +121,10 @@ class JobRecord(BaseModel):
     def terminal(self) -> bool:
         return self.status in TERMINAL
 
+    def held_back(self, now: float) -> bool:
+        """Whether no worker may take it yet, though it is queued."""
+        return self.not_before is not None and now < self.not_before
+
 
 class WorkerInfo(BaseModel):
     """What a worker says of itself; expires when it is not renewed."""
@@ -128,7 +134,9 @@ class WorkerInfo(BaseModel):
     id: str
     host: str
     pid: int
-    state: Literal["idle", "busy", "draining"] = "idle"
+    state: Literal["idle", "busy", "draining", "blocked"] = "idle"
+    trouble: str | None = None
+    """Why it claims nothing, when it is blocked."""
     devices: list[str] = Field(default_factory=list)
     """``["cpu"]`` or ``["cuda:0", ...]``."""
     max_processes: int = 1

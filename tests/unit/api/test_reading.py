@@ -241,6 +241,10 @@ async def test_workers_and_the_queue_with_its_hint(world: Any) -> None:
     assert (await get(world, "/v1/queues"))["data"][0]["hint"] is None
     world.store.put_worker(worker("draining"), 60)
     assert "draining" in (await get(world, "/v1/queues"))["data"][0]["hint"]
+    world.store.put_worker(worker("blocked").model_copy(update={"trouble": "cannot write to /data/jobs"}), 60)
+    (shown,) = (await get(world, "/v1/workers"))["data"]
+    assert (shown["state"], shown["trouble"]) == ("blocked", "cannot write to /data/jobs")
+    assert (await get(world, "/v1/queues"))["data"][0]["hint"].endswith("h: cannot write to /data/jobs")
 
 
 async def test_gauges_come_from_the_store_and_routes_are_templates(world: Any) -> None:
