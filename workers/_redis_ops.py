@@ -30,7 +30,17 @@ from typing import Any
 
 from workers import _lua
 from workers._redis import MAX_BLOCK_MS, Batch, Call, Eval, Op, Pause, Script
-from workers.jobs.codec import decision_step, dumps, freeze_counts, outcome_event, parse_event_id
+from workers.jobs.codec import (
+    decision_step,
+    dumps,
+    freeze_counts,
+    outcome_event,
+    parse_event_id,
+    read_record,
+    read_records,
+    write_new_record,
+    write_record,
+)
 from workers.jobs.errors import IdempotencyConflict, IllegalTransition, JobNotFound, StaleFence, StoreUnavailable
 from workers.jobs.memory import IDEMPOTENCY_SECONDS, MAX_EVENTS, matches
 from workers.jobs.ports import Decide
@@ -63,7 +73,7 @@ class Ops:
         data = {"status": record.status, "attempt": record.attempt}
         created = Event(type="job.created", at=record.created_at, data=data)
         keys = (*self._index_keys(new, "none"), self.key("jobs"), self.key("idempotency", name))
-        fields = self._fields(new)
+        fields = self._fields(new, write_new_record(new))
         args = (new.id, body, *fields, int(IDEMPOTENCY_SECONDS), *_event_args((created,)))
         reply = yield Eval(_lua.CREATE, keys, args)
         match reply:
@@ -85,21 +95,21 @@ class Ops:
             self.key("events", record.id),
         )
 
-    def _fields(self, record: JobRecord) -> tuple[Any, ...]:
+    def _fields(self, record: JobRecord, text: str) -> tuple[Any, ...]:
         """New version, token, json, fence, status, score, bound of the event stream: as the scripts expect them."""
         token, score = secrets.token_hex(8), repr(queue_score(record))
-        return record.version, token, record.model_dump_json(), record.fence, record.status, score, MAX_EVENTS
+        return record.version, token, text, record.fence, record.status, score, MAX_EVENTS
 
     def get(self, job_id: str) -> Op[JobRecord]:
         text = yield Call(("HGET", self.key("job", job_id), "json"))
         return _record(job_id, text)
 
     def _many(self, ids: Collection[str]) -> Op[Sequence[JobRecord]]:
-        """Records of the ids that exist, in their order."""
+        """Records of the ids that exist and can be read, in their order."""
         if not ids:
             return []
         texts = yield Batch(tuple(Call(("HGET", self.key("job", job_id), "json")) for job_id in ids))
-        return [JobRecord.model_validate_json(text) for text in texts if text is not None]
+        return read_records((job_id, text) for job_id, text in zip(ids, texts, strict=True) if text is not None)
 
     def page(
         self,
@@ -132,7 +142,7 @@ class Ops:
             if change is None:
                 return record
             new = change.record.model_copy(update={"version": record.version + 1})
-            args = (job_id, record.version, *self._fields(new), *_event_args(change.events))
+            args = (job_id, record.version, *self._fields(new, write_record(new)), *_event_args(change.events))
             reply = yield Eval(_lua.COMMIT, self._index_keys(new, record.status), args)
             if reply[0] == "ok":
                 return new
@@ -295,7 +305,7 @@ class Ops:
 def _record(job_id: str, text: str | None) -> JobRecord:
     if text is None:
         raise JobNotFound(job_id)
-    return JobRecord.model_validate_json(text)
+    return read_record(job_id, text)
 
 
 def _event_args(events: Sequence[Event]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from workers.jobs import state
-from workers.jobs.errors import JobNotFound, StoreUnavailable
+from workers.jobs.errors import JobNotFound, RecordUnreadable, StoreUnavailable
 from workers.jobs.ports import Decide, JobStore, WakeUp
 from workers.jobs.record import JobRecord, WorkerInfo
 from workers.placement import QUEUE_LOOK, fits, why_waiting
@@ -117,6 +117,8 @@ class Reaper:
             self._store.update(job_id, decide)
         except JobNotFound:
             logger.info("job %s was deleted meanwhile", job_id)
+        except RecordUnreadable as error:
+            logger.warning("%s", error)
 
     def run_forever(self, stop: threading.Event) -> None:
         """Tick every ``reap_seconds`` until ``stop``; no failure ends it."""

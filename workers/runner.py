@@ -19,7 +19,7 @@ from workers.devices import DevicePool, Lease
 from workers.evidence import gather, oom_kills
 from workers.guardian import Orders
 from workers.jobs import state
-from workers.jobs.errors import JobNotFound, StaleFence, StoreUnavailable
+from workers.jobs.errors import JobNotFound, RecordUnreadable, StaleFence, StoreUnavailable
 from workers.jobs.layout import AttemptFiles, AttemptSpec, Control, JobFiles, write_atomic
 from workers.jobs.ports import Change, JobStore
 from workers.jobs.record import JobRecord, WorkerInfo
@@ -136,7 +136,7 @@ class Runner:
 
         try:
             record = self._store.update(job_id, decide)
-        except JobNotFound:
+        except (JobNotFound, RecordUnreadable):
             return None
         return record if mine else None
 
@@ -279,6 +279,9 @@ class Runner:
                 return
             except (StaleFence, JobNotFound) as error:
                 logger.warning("job %s: its outcome is not wanted any more: %s", record.id, error)
+                return
+            except RecordUnreadable as error:
+                logger.error("job %s: its outcome cannot be written: %s", record.id, error)
                 return
             except StoreUnavailable as error:
                 if self._board.draining and give_up is None:

@@ -6,12 +6,22 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from workers.jobs.codec import decision_step, dumps, freeze_counts, outcome_event, parse_event_id
+from workers.jobs.codec import (
+    decision_step,
+    dumps,
+    freeze_counts,
+    outcome_event,
+    parse_event_id,
+    read_record,
+    read_records,
+    write_new_record,
+    write_record,
+)
 from workers.jobs.errors import IdempotencyConflict, IllegalTransition, JobNotFound, StaleFence, StoreUnavailable
 from workers.jobs.ports import Decide
 from workers.jobs.record import LEASED, Command, CommandAction, Event, JobRecord, WorkerInfo, queue_score
@@ -31,6 +41,7 @@ class MemoryJobStore:
         self._clock = clock
         self._lock = threading.RLock()
         self._records: dict[str, str] = {}
+        self._statuses: dict[str, str] = {}
         self._idempotency: dict[str, tuple[str, str, float]] = {}
         self._events: dict[str, deque[Event]] = defaultdict(lambda: deque(maxlen=MAX_EVENTS))
         self._freeze: dict[str, str] = {}
@@ -69,10 +80,11 @@ class MemoryJobStore:
                     return self.get(job_id), False
             if record.id in self._records:
                 raise ValueError(f"job {record.id} exists already")
+            text = write_new_record(record.model_copy(update={"version": 1}))
             if idempotency is not None:
                 until = self._clock() + IDEMPOTENCY_SECONDS
                 self._idempotency[idempotency[0]] = (idempotency[1], record.id, until)
-            stored = self._write(record.model_copy(update={"version": 1}))
+            stored = self._write(record, text)
             data = {"status": record.status, "attempt": record.attempt}
             self._append(record.id, Event(type="job.created", at=record.created_at, data=data))
             return stored, True
@@ -81,7 +93,11 @@ class MemoryJobStore:
         with self._open():
             if job_id not in self._records:
                 raise JobNotFound(job_id)
-            return JobRecord.model_validate_json(self._records[job_id])
+            return read_record(job_id, self._records[job_id])
+
+    def _all(self) -> Sequence[JobRecord]:
+        """Every record that can be read, by id."""
+        return read_records(sorted(self._records.items()))
 
     def list(
         self,
@@ -94,10 +110,11 @@ class MemoryJobStore:
         metadata: dict[str, str] | None = None,
     ) -> tuple[Sequence[JobRecord], bool]:
         with self._open():
-            ids = sorted(self._records, reverse=newest_first)
+            found = [r for r in self._all() if matches(r, status=status, name=name, metadata=metadata)]
+            if newest_first:
+                found.reverse()
             if after is not None:
-                ids = [i for i in ids if (i < after if newest_first else i > after)]
-            found = [r for r in map(self.get, ids) if matches(r, status=status, name=name, metadata=metadata)]
+                found = [r for r in found if (r.id < after if newest_first else r.id > after)]
             return found[:limit], len(found) > limit
 
     def update(self, job_id: str, decide: Decide) -> JobRecord:
@@ -106,30 +123,28 @@ class MemoryJobStore:
             change = decide(record, self._clock())
             if change is None:
                 return record
-            stored = self._write(change.record.model_copy(update={"version": record.version + 1}))
+            new = change.record.model_copy(update={"version": record.version + 1})
+            stored = self._write(new, write_record(new))
             for event in change.events:
                 self._append(job_id, event)
             return stored
 
-    def _write(self, record: JobRecord) -> JobRecord:
-        self._records[record.id] = record.model_dump_json()
+    def _write(self, record: JobRecord, text: str) -> JobRecord:
+        self._records[record.id], self._statuses[record.id] = text, record.status
         return self.get(record.id)
 
     def queued(self, limit: int = 100) -> Sequence[JobRecord]:
         with self._open():
-            waiting = [r for r in map(self.get, self._records) if r.status == "queued"]
+            waiting = [r for r in self._all() if r.status == "queued"]
             return sorted(waiting, key=lambda r: (queue_score(r), r.id))[:limit]
 
     def active(self) -> Sequence[JobRecord]:
         with self._open():
-            return [r for r in map(self.get, sorted(self._records)) if r.status in LEASED]
+            return [r for r in self._all() if r.status in LEASED]
 
     def counts(self) -> dict[str, int]:
         with self._open():
-            counts: dict[str, int] = defaultdict(int)
-            for record in map(self.get, self._records):
-                counts[record.status] += 1
-            return dict(counts)
+            return dict(Counter(self._statuses.values()))
 
     def _fenced(self, job_id: str, fence: int) -> None:
         record = self.get(job_id)

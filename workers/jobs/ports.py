@@ -27,7 +27,11 @@ Decide = Callable[[JobRecord, float], Change | None]
 
 
 class JobStore(Protocol):
-    """The truth about jobs. Every method may raise :class:`workers.jobs.errors.StoreUnavailable`."""
+    """The truth about jobs. Every method may raise :class:`workers.jobs.errors.StoreUnavailable`.
+
+    No write makes a record that cannot be read again. One that lies in the store all the same (damaged, or of another
+    version) is left out of what returns many, with a line in the log; what names it raises RecordUnreadable.
+    """
 
     def now(self) -> float:
         """The store's clock, Unix seconds: one clock for all hosts."""
@@ -45,10 +49,11 @@ class JobStore(Protocol):
 
         Raises:
             IdempotencyConflict: the key was used with another body.
+            SpecInvalid: the record could not be read again.
         """
 
     def get(self, job_id: str) -> JobRecord:
-        """Raises JobNotFound."""
+        """Raises JobNotFound, RecordUnreadable."""
 
     def list(
         self,
@@ -63,7 +68,12 @@ class JobStore(Protocol):
         """One page, ordered by id, and whether more follow. ``after`` is the last id of the page before."""
 
     def update(self, job_id: str, decide: Decide) -> JobRecord:
-        """Change a record by compare-and-swap. Returns what is stored now. Raises what ``decide`` raises."""
+        """Change a record by compare-and-swap. Returns what is stored now.
+
+        Raises:
+            JobNotFound, and what ``decide`` raises.
+            RecordUnreadable: it cannot be read, or the change would make it so; nothing was written.
+        """
 
     def queued(self, limit: int = 100) -> Sequence[JobRecord]:
         """Jobs that wait for a worker, first to run first."""

@@ -237,6 +237,19 @@ async def test_cancel_of_an_ended_job_is_409_not_to_be_retried(world: Any) -> No
     assert world.store.get(job_id).status == "succeeded"
 
 
+async def test_a_record_that_cannot_be_read_fails_alone(world: Any) -> None:
+    bad, good = await world.submit(), await world.submit()
+    world.store._records[bad] = world.store._records[bad].replace('"lr":0.001', '"lr":null')
+    page = (await world.client.get("/v1/jobs")).json()
+    assert [job["id"] for job in page["data"]] == [good]
+    for path in (f"/v1/jobs/{good}", "/v1/queues", "/metrics"):
+        assert (await world.client.get(path)).status_code == 200, path
+    for method, path in (("GET", ""), ("POST", "/cancel")):
+        answer = await world.client.request(method, f"/v1/jobs/{bad}{path}")
+        assert (answer.status_code, answer.json()["code"]) == (500, "RECORD_UNREADABLE"), path
+    assert (await world.client.post(f"/v1/jobs/{good}/cancel")).json()["status"] == "cancelled"
+
+
 async def test_durations_add_up(world: Any) -> None:
     job_id = await world.submit()
     record = world.store.get(job_id)

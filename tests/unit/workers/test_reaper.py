@@ -171,6 +171,19 @@ def test_it_looks_past_the_first_hundred_of_the_queue(scene: Scene) -> None:
     assert scene.store.get(fitting).queue_reason is None
 
 
+def test_records_that_cannot_be_read_do_not_keep_it_from_the_others(scene: Scene) -> None:
+    scene.reaper.tick()
+    lost, bad_held, bad_waiting, waiting = scene.job(), scene.job(), scene.job(), scene.job()
+    scene.claim(lost)
+    scene.claim(bad_held)
+    for job in (bad_held, bad_waiting):
+        scene.store._records[job] = "{}"
+    scene.now += LEASE
+    scene.reaper.tick()
+    assert scene.store.get(lost).status == "queued"
+    assert scene.store.get(waiting).queue_reason == "no_workers: no worker is running"
+
+
 def test_it_sends_a_wake_up_only_for_a_job_that_an_idle_worker_fits(scene: Scene) -> None:
     scene.worker()
     scene.reaper.tick()

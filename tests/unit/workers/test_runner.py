@@ -106,6 +106,13 @@ def until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
         time.sleep(0.02)
 
 
+def test_a_record_that_cannot_be_read_does_not_hold_up_the_queue(bench: Bench) -> None:
+    bad, good = bench.submit(spec(1, priority=5)), bench.submit(spec(1))
+    bench.store._records[bad] = "{}"
+    assert bench.runner.work() == 1
+    assert bench.store.get(good).status == "succeeded"
+
+
 def test_a_job_is_claimed_run_on_all_ranks_and_finished(bench: Bench) -> None:
     first, second = bench.submit(spec(2)), bench.submit(spec(1, priority=5))
     assert bench.runner.work() == 2
