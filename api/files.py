@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import os.path
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,7 +142,7 @@ def find_artifact(files: JobFiles, path: str) -> Path:
         found = confine(path, folder)
     except PathOutside as error:
         raise missing from error
-    if not found.is_file() or any(part.startswith(".") for part in found.relative_to(folder.resolve()).parts):
+    if not os.path.isfile(found) or any(part.startswith(".") for part in found.relative_to(folder.resolve()).parts):
         raise missing
     return found
 

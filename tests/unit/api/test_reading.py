@@ -197,7 +197,8 @@ async def test_artifacts_of_the_newest_attempt_that_has_any(world: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["..%2Fspec.json", "%2Fetc%2Fpasswd", "link.json", "none.json", "sub%20dir", ".hidden"]
+    "path",
+    ["..%2Fspec.json", "%2Fetc%2Fpasswd", "link.json", "none.json", "sub%20dir", ".hidden", "x" * 300, "x/" * 3000],
 )
 async def test_no_artifact_leads_out(world: Any, path: str) -> None:
     job_id = await world.submit()
