@@ -78,14 +78,18 @@ class Jobs:
     async def create(self, spec: JobSpec, *, idempotency_key: str | None = None) -> tuple[Placed, bool]:
         """Check, write, wake. Returns the job and whether it is new.
 
+        A spec that was taken once is not checked again under its key: the limits, or files, may have changed since.
+
         Raises:
             SpecInvalid, IdempotencyConflict: nothing was written.
             StoreUnavailable: the whole job was written, or nothing; the same idempotency key tells which.
         """
+        idempotency = (idempotency_key, body_hash(spec)) if idempotency_key is not None else None
+        if idempotency is not None and (earlier := await self.store.created_with(idempotency)) is not None:
+            return await self.place(earlier), False
         await self.check(spec)
         now = await self.store.now()
         record = JobRecord(id=new_job_id(now), spec=spec, created_at=now, queued_at=now, updated_at=now)
-        idempotency = (idempotency_key, body_hash(spec)) if idempotency_key is not None else None
         stored, is_new = await self.store.create(record, idempotency=idempotency)
         if is_new:
             await self._wake()

@@ -86,6 +86,15 @@ class Ops:
             case _:
                 raise ValueError(f"job {record.id} exists already")
 
+    def created_with(self, idempotency: tuple[str, str]) -> Op[JobRecord | None]:
+        name, body = idempotency
+        earlier, job_id = yield Call(("HMGET", self.key("idempotency", name), "body", "job"))
+        if earlier is None:
+            return None
+        if earlier != body:
+            raise IdempotencyConflict(name)
+        return (yield from self.get(job_id))
+
     def _index_keys(self, record: JobRecord, old_status: str) -> tuple[str, ...]:
         return (
             self.key("job", record.id),

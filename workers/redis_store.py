@@ -37,6 +37,9 @@ class RedisJobStore:
     def create(self, record: JobRecord, *, idempotency: tuple[str, str] | None = None) -> tuple[JobRecord, bool]:
         return self._driver.run(self._ops.create(record, idempotency))
 
+    def created_with(self, idempotency: tuple[str, str]) -> JobRecord | None:
+        return self._driver.run(self._ops.created_with(idempotency))
+
     def get(self, job_id: str) -> JobRecord:
         return self._driver.run(self._ops.get(job_id))
 
@@ -139,6 +142,9 @@ class AsyncRedisJobStore:
 
     async def create(self, record: JobRecord, *, idempotency: tuple[str, str] | None = None) -> tuple[JobRecord, bool]:
         return await self._driver.run(self._ops.create(record, idempotency))
+
+    async def created_with(self, idempotency: tuple[str, str]) -> JobRecord | None:
+        return await self._driver.run(self._ops.created_with(idempotency))
 
     async def get(self, job_id: str) -> JobRecord:
         return await self._driver.run(self._ops.get(job_id))

@@ -72,12 +72,8 @@ class MemoryJobStore:
 
     def create(self, record: JobRecord, *, idempotency: tuple[str, str] | None = None) -> tuple[JobRecord, bool]:
         with self._open():
-            if idempotency is not None:
-                body, job_id, expires = self._idempotency.get(idempotency[0], ("", "", 0.0))
-                if expires > self._clock():
-                    if body != idempotency[1]:
-                        raise IdempotencyConflict(idempotency[0])
-                    return self.get(job_id), False
+            if idempotency is not None and (earlier := self.created_with(idempotency)) is not None:
+                return earlier, False
             if record.id in self._records:
                 raise ValueError(f"job {record.id} exists already")
             text = write_new_record(record.model_copy(update={"version": 1}))
@@ -88,6 +84,15 @@ class MemoryJobStore:
             data = {"status": record.status, "attempt": record.attempt}
             self._append(record.id, Event(type="job.created", at=record.created_at, data=data))
             return stored, True
+
+    def created_with(self, idempotency: tuple[str, str]) -> JobRecord | None:
+        with self._open():
+            body, job_id, expires = self._idempotency.get(idempotency[0], ("", "", 0.0))
+            if expires <= self._clock():
+                return None
+            if body != idempotency[1]:
+                raise IdempotencyConflict(idempotency[0])
+            return self.get(job_id)
 
     def get(self, job_id: str) -> JobRecord:
         with self._open():

@@ -26,6 +26,9 @@ class AsyncMemoryJobStore:
     async def create(self, record: JobRecord, *, idempotency: tuple[str, str] | None = None) -> tuple[JobRecord, bool]:
         return self.sync.create(record, idempotency=idempotency)
 
+    async def created_with(self, idempotency: tuple[str, str]) -> JobRecord | None:
+        return self.sync.created_with(idempotency)
+
     async def get(self, job_id: str) -> JobRecord:
         return self.sync.get(job_id)
 

@@ -52,6 +52,13 @@ class JobStore(Protocol):
             SpecInvalid: the record could not be read again.
         """
 
+    def created_with(self, idempotency: tuple[str, str]) -> JobRecord | None:
+        """The job that :meth:`create` made with this key and hash of the body, as it is now; ``None`` for none yet.
+
+        Raises:
+            IdempotencyConflict: the key was used with another body.
+        """
+
     def get(self, job_id: str) -> JobRecord:
         """Raises JobNotFound, RecordUnreadable."""
 
@@ -165,6 +172,7 @@ class AsyncJobStore(Protocol):
     async def create(
         self, record: JobRecord, *, idempotency: tuple[str, str] | None = None
     ) -> tuple[JobRecord, bool]: ...
+    async def created_with(self, idempotency: tuple[str, str]) -> JobRecord | None: ...
     async def get(self, job_id: str) -> JobRecord: ...
     async def list(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -75,6 +76,23 @@ async def test_the_same_key_with_another_spec_is_422(world: Any, make_spec: Any)
     answer = await world.client.post("/v1/jobs", json=make_spec(priority=1), headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (422, "IDEMPOTENCY_KEY_REUSED")
     assert world.store.counts() == {"queued": 1}
+
+
+async def test_a_replay_is_not_judged_by_what_changed_since(make_world: Any, make_spec: Any, tmp_path: Path) -> None:
+    (tmp_path / "own.py").touch()
+    world = make_world(code_dir=tmp_path)
+    model, headers = {"name": "code", "entry": "own.py:make"}, {"Idempotency-Key": "k1"}
+    async with world.client:
+        first = await world.client.post("/v1/jobs", json=make_spec(model=model), headers=headers)
+        (tmp_path / "own.py").unlink()
+        again = await world.client.post("/v1/jobs", json=make_spec(model=model), headers=headers)
+        other = await world.client.post("/v1/jobs", json=make_spec(model=model, priority=1), headers=headers)
+        fresh = await world.client.post("/v1/jobs", json=make_spec(model=model), headers={"Idempotency-Key": "k2"})
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert (again.json()["id"], again.headers["idempotent-replayed"]) == (first.json()["id"], "true")
+    assert (other.status_code, other.json()["code"]) == (422, "IDEMPOTENCY_KEY_REUSED")
+    assert (fresh.status_code, fresh.json()["code"]) == (422, "SPEC_INVALID")
+    assert (world.store.counts(), world.wakeup.count) == ({"queued": 1}, 1)
 
 
 async def test_two_at_once_with_one_key_make_one_job(world: Any, make_spec: Any) -> None:
