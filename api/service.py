@@ -23,9 +23,6 @@ from workers.jobs.ports import AsyncJobStore, Change, WakeUp
 from workers.jobs.record import Command, CommandAction, JobRecord, new_job_id
 from workers.jobs.spec import JobSpec
 
-QUEUE_WINDOW = 1000
-"""Positions in the queue are told up to here."""
-
 Validate = Callable[[JobSpec, ApiSettings], Sequence[Problem]]
 _log = logging.getLogger("smartfrz.api")
 
@@ -109,10 +106,9 @@ class Jobs:
         return (await self.place_all([record]))[0]
 
     async def place_all(self, records: Sequence[JobRecord]) -> list[Placed]:
-        """Add the places in the queue; asks for the queue only when one of the jobs waits."""
-        now, places = await self.store.now(), {}
-        if any(record.status == "queued" for record in records):
-            places = {r.id: n for n, r in enumerate(await self.store.queued(QUEUE_WINDOW), 1)}
+        """Add the places in the queue."""
+        now = await self.store.now()
+        places = await self.store.places([record.id for record in records if record.status == "queued"])
         return [Placed(r, places.get(r.id) if r.status == "queued" else None, now) for r in records]
 
     async def search(

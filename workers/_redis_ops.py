@@ -44,7 +44,17 @@ from workers.jobs.codec import (
 from workers.jobs.errors import IdempotencyConflict, IllegalTransition, JobNotFound, StaleFence, StoreUnavailable
 from workers.jobs.memory import IDEMPOTENCY_SECONDS, MAX_EVENTS, matches
 from workers.jobs.ports import Decide
-from workers.jobs.record import LEASED, Command, CommandAction, Event, JobRecord, WorkerInfo, queue_score
+from workers.jobs.record import (
+    LEASED,
+    Command,
+    CommandAction,
+    Event,
+    JobRecord,
+    WorkerInfo,
+    next_priority_score,
+    of_queue_score,
+    queue_score,
+)
 
 CHUNK = 128
 MAX_CONFLICTS = 100
@@ -158,10 +168,40 @@ class Ops:
             yield Pause(random.uniform(0.0, min(0.05, 0.001 * 2 ** min(conflict, 6))))
         raise StoreUnavailable(f"job {job_id} is written by too many at once; nothing was changed, try again")
 
-    def queued(self, limit: int) -> Op[Sequence[JobRecord]]:
-        ids = yield Call(("ZRANGE", self.key("queue"), 0, limit - 1))
-        records = yield from self._many(ids)
-        return [record for record in records if record.status == "queued"]
+    def queued(self, limit: int, after: JobRecord | None) -> Op[Sequence[JobRecord]]:
+        key, start = self.key("queue"), 0
+        if after is not None:
+            before = Call(("ZCOUNT", key, "-inf", f"({queue_score(after)!r}"))
+            rank, ahead = yield Batch((Call(("ZRANK", key, after.id)), before))
+            start = ahead if rank is None else rank + 1
+        found: list[JobRecord] = []
+        while len(found) < limit:
+            ids = yield Call(("ZRANGE", key, start, start + limit - 1))
+            records = yield from self._many(ids)
+            found += [record for record in records if record.status == "queued"]
+            if len(ids) < limit:
+                break
+            start += limit
+        return found[:limit]
+
+    def places(self, job_ids: Collection[str]) -> Op[dict[str, int]]:
+        if not job_ids:
+            return {}
+        ranks = yield Batch(tuple(Call(("ZRANK", self.key("queue"), job_id)) for job_id in job_ids))
+        return {job_id: rank + 1 for job_id, rank in zip(job_ids, ranks, strict=True) if rank is not None}
+
+    def oldest_queued(self) -> Op[float | None]:
+        """Each priority in use is looked at once: within one, the first was queued first."""
+        key, start = self.key("queue"), float("-inf")
+        oldest: float | None = None
+        while ids := (yield Call(("ZRANGEBYSCORE", key, repr(start), "+inf", "LIMIT", 0, 1))):
+            score = yield Call(("ZSCORE", key, ids[0]))
+            if score is None:  # it left meanwhile
+                continue
+            priority, queued_at = of_queue_score(float(score))
+            oldest = queued_at if oldest is None else min(oldest, queued_at)
+            start = next_priority_score(priority)
+        return oldest
 
     def active(self) -> Op[Sequence[JobRecord]]:
         calls = (Call(("ZRANGE", self.key("status", status), 0, -1)) for status in sorted(LEASED))

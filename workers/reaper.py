@@ -17,7 +17,8 @@ from workers.jobs import state
 from workers.jobs.errors import JobNotFound, RecordUnreadable, StoreUnavailable
 from workers.jobs.ports import Decide, JobStore, WakeUp
 from workers.jobs.record import JobRecord, WorkerInfo
-from workers.placement import QUEUE_LOOK, fits, why_waiting
+from workers.placement import fits, why_waiting
+from workers.queue_pages import queue_pages
 from workers.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ class Reaper:
             raise
 
     def _tick(self) -> None:
-        if not self._store.try_lock(self.LOCK, self._holder, 3 * self._settings.reap_seconds):
+        if not self._lock():
             self._judge_from = None  # when the lock comes to us, we look for the first time
             return
         at = self._monotonic()
@@ -93,6 +94,10 @@ class Reaper:
                     self._update(record.id, state.reap)
         self._explain()
 
+    def _lock(self) -> bool:
+        """Take the lock, or renew it; whether it is ours."""
+        return self._store.try_lock(self.LOCK, self._holder, 3 * self._settings.reap_seconds)
+
     def _watch(self, active: Sequence[JobRecord], at: float) -> None:
         self._marks = {record.id: mark(record, self._marks.get(record.id), at) for record in active}
         for record in active:
@@ -101,16 +106,17 @@ class Reaper:
                 self._update(record.id, _stalled(stalled))
 
     def _explain(self) -> None:
-        queued = self._store.queued(QUEUE_LOOK)
-        if not queued:
-            return
-        workers = self._store.workers()
-        for record in queued:
-            reason = why_waiting(record, workers)
-            if reason != record.queue_reason:
-                self._update(record.id, _explained(reason))
-        if should_wake(queued, workers):
-            self._wakeup.wake()
+        workers, woken = self._store.workers(), False
+        for page in queue_pages(self._store):
+            if not self._lock():  # a long queue takes time, and nobody else may do it meanwhile
+                return
+            for record in page:
+                reason = why_waiting(record, workers)
+                if reason != record.queue_reason:
+                    self._update(record.id, _explained(reason))
+            if not woken and should_wake(page, workers):
+                self._wakeup.wake()
+                woken = True
 
     def _update(self, job_id: str, decide: Decide) -> None:
         try:

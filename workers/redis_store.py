@@ -58,8 +58,14 @@ class RedisJobStore:
     def update(self, job_id: str, decide: Decide) -> JobRecord:
         return self._driver.run(self._ops.update(job_id, decide))
 
-    def queued(self, limit: int = 100) -> Sequence[JobRecord]:
-        return self._driver.run(self._ops.queued(limit))
+    def queued(self, limit: int = 100, *, after: JobRecord | None = None) -> Sequence[JobRecord]:
+        return self._driver.run(self._ops.queued(limit, after))
+
+    def places(self, job_ids: Collection[str]) -> dict[str, int]:
+        return self._driver.run(self._ops.places(job_ids))
+
+    def oldest_queued(self) -> float | None:
+        return self._driver.run(self._ops.oldest_queued())
 
     def active(self) -> Sequence[JobRecord]:
         return self._driver.run(self._ops.active())
@@ -164,8 +170,14 @@ class AsyncRedisJobStore:
     async def update(self, job_id: str, decide: Decide) -> JobRecord:
         return await self._driver.run(self._ops.update(job_id, decide))
 
-    async def queued(self, limit: int = 100) -> Sequence[JobRecord]:
-        return await self._driver.run(self._ops.queued(limit))
+    async def queued(self, limit: int = 100, *, after: JobRecord | None = None) -> Sequence[JobRecord]:
+        return await self._driver.run(self._ops.queued(limit, after))
+
+    async def places(self, job_ids: Collection[str]) -> dict[str, int]:
+        return await self._driver.run(self._ops.places(job_ids))
+
+    async def oldest_queued(self) -> float | None:
+        return await self._driver.run(self._ops.oldest_queued())
 
     async def active(self) -> Sequence[JobRecord]:
         return await self._driver.run(self._ops.active())

@@ -138,10 +138,21 @@ class MemoryJobStore:
         self._records[record.id], self._statuses[record.id] = text, record.status
         return self.get(record.id)
 
-    def queued(self, limit: int = 100) -> Sequence[JobRecord]:
+    def queued(self, limit: int = 100, *, after: JobRecord | None = None) -> Sequence[JobRecord]:
         with self._open():
-            waiting = [r for r in self._all() if r.status == "queued"]
-            return sorted(waiting, key=lambda r: (queue_score(r), r.id))[:limit]
+            queue = self._queue()
+            return [r for r in queue if after is None or _place(r) > _place(after)][:limit]
+
+    def places(self, job_ids: Collection[str]) -> dict[str, int]:
+        with self._open():
+            return {r.id: place for place, r in enumerate(self._queue(), 1) if r.id in job_ids}
+
+    def oldest_queued(self) -> float | None:
+        with self._open():
+            return min((r.queued_at for r in self._queue()), default=None)
+
+    def _queue(self) -> Sequence[JobRecord]:
+        return sorted((r for r in self._all() if r.status == "queued"), key=_place)
 
     def active(self) -> Sequence[JobRecord]:
         with self._open():
@@ -300,6 +311,10 @@ class MemoryJobStore:
 
     def close(self) -> None:
         """Nothing to close; here for the port's sake."""
+
+
+def _place(record: JobRecord) -> tuple[float, str]:
+    return queue_score(record), record.id
 
 
 def matches(

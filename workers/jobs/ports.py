@@ -82,8 +82,18 @@ class JobStore(Protocol):
             RecordUnreadable: it cannot be read, or the change would make it so; nothing was written.
         """
 
-    def queued(self, limit: int = 100) -> Sequence[JobRecord]:
-        """Jobs that wait for a worker, first to run first."""
+    def queued(self, limit: int = 100, *, after: JobRecord | None = None) -> Sequence[JobRecord]:
+        """Jobs that wait for a worker, first to run first; fewer than ``limit`` only where the queue ends.
+
+        Args:
+            after: last record of the page before. It goes on behind its place, whether or not the job still waits.
+        """
+
+    def places(self, job_ids: Collection[str]) -> dict[str, int]:
+        """The place in the queue, 1 first, of each of these jobs that waits. Reads no record."""
+
+    def oldest_queued(self) -> float | None:
+        """When the job that waits longest was queued, Unix seconds to about 2 ms; ``None`` when none waits."""
 
     def active(self) -> Sequence[JobRecord]:
         """Jobs that are neither queued, paused nor terminal."""
@@ -185,7 +195,9 @@ class AsyncJobStore(Protocol):
         metadata: dict[str, str] | None = None,
     ) -> tuple[Sequence[JobRecord], bool]: ...
     async def update(self, job_id: str, decide: Decide) -> JobRecord: ...
-    async def queued(self, limit: int = 100) -> Sequence[JobRecord]: ...
+    async def queued(self, limit: int = 100, *, after: JobRecord | None = None) -> Sequence[JobRecord]: ...
+    async def places(self, job_ids: Collection[str]) -> dict[str, int]: ...
+    async def oldest_queued(self) -> float | None: ...
     async def active(self) -> Sequence[JobRecord]: ...
     async def counts(self) -> dict[str, int]: ...
     async def append_event(self, job_id: str, event: Event, *, fence: int | None = None) -> str: ...

@@ -255,6 +255,15 @@ async def test_cancel_of_an_ended_job_is_409_not_to_be_retried(world: Any) -> No
     assert world.store.get(job_id).status == "succeeded"
 
 
+async def test_every_place_in_a_long_queue_is_told(world: Any) -> None:
+    first = await world.submit()
+    record = world.store.get(first)
+    for n in range(1000):
+        world.store.create(record.model_copy(update={"id": f"job_{n:x}"}))
+    last = await world.submit()
+    assert (await world.client.get(f"/v1/jobs/{last}")).json()["queue"]["position"] == 1002
+
+
 async def test_a_record_that_cannot_be_read_fails_alone(world: Any) -> None:
     bad, good = await world.submit(), await world.submit()
     world.store._records[bad] = world.store._records[bad].replace('"lr":0.001', '"lr":null')
