@@ -10,9 +10,6 @@ from workers.jobs.spec import ResourcesSpec
 
 Device = Literal["cpu", "cuda"]
 
-QUEUE_LOOK = 1000
-"""How far down the queue anybody looks, for a job that fits or for one that waits without a word."""
-
 
 def device_of(resources: ResourcesSpec, worker: WorkerInfo) -> Device | None:
     """The device a worker would run the job on, ``None`` when it has none such. ``auto`` takes CUDA where it is."""

@@ -14,10 +14,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from workers.jobs import state
-from workers.jobs.errors import JobNotFound, StoreUnavailable
+from workers.jobs.errors import JobNotFound, RecordUnreadable, StoreUnavailable
 from workers.jobs.ports import Decide, JobStore, WakeUp
 from workers.jobs.record import JobRecord, WorkerInfo
-from workers.placement import QUEUE_LOOK, fits, why_waiting
+from workers.placement import fits, why_waiting
+from workers.queue_pages import queue_pages
 from workers.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ class Reaper:
             raise
 
     def _tick(self) -> None:
-        if not self._store.try_lock(self.LOCK, self._holder, 3 * self._settings.reap_seconds):
+        if not self._lock():
             self._judge_from = None  # when the lock comes to us, we look for the first time
             return
         now, jumped = self._clocks()
@@ -95,6 +96,10 @@ class Reaper:
                     logger.warning("job %s: the lease of %s has expired", record.id, record.owner)
                     self._update(record.id, state.reap)
         self._explain()
+
+    def _lock(self) -> bool:
+        """Take the lock, or renew it; whether it is ours."""
+        return self._store.try_lock(self.LOCK, self._holder, 3 * self._settings.reap_seconds)
 
     def _clocks(self) -> tuple[float, bool]:
         """The store's time, and whether since the last look it gained more on this process's clock than a renewal
@@ -114,22 +119,25 @@ class Reaper:
                 self._update(record.id, _stalled(stalled))
 
     def _explain(self) -> None:
-        queued = self._store.queued(QUEUE_LOOK)
-        if not queued:
-            return
-        workers, now = self._store.workers(), self._store.now()
-        for record in queued:
-            reason = why_waiting(record, workers, now)
-            if reason != record.queue_reason:
-                self._update(record.id, _explained(reason))
-        if should_wake([record for record in queued if not record.held_back(now)], workers):
-            self._wakeup.wake()
+        workers, now, woken = self._store.workers(), self._store.now(), False
+        for page in queue_pages(self._store):
+            if not self._lock():  # a long queue takes time, and nobody else may do it meanwhile
+                return
+            for record in page:
+                reason = why_waiting(record, workers, now)
+                if reason != record.queue_reason:
+                    self._update(record.id, _explained(reason))
+            if not woken and should_wake([record for record in page if not record.held_back(now)], workers):
+                self._wakeup.wake()
+                woken = True
 
     def _update(self, job_id: str, decide: Decide) -> None:
         try:
             self._store.update(job_id, decide)
         except JobNotFound:
             logger.info("job %s was deleted meanwhile", job_id)
+        except RecordUnreadable as error:
+            logger.warning("%s", error)
 
     def run_forever(self, stop: threading.Event) -> None:
         """Tick every ``reap_seconds`` until ``stop``; no failure ends it."""

@@ -20,12 +20,13 @@ from workers.evidence import gather, oom_kills
 from workers.fitness import trouble
 from workers.guardian import Orders
 from workers.jobs import state
-from workers.jobs.errors import JobNotFound, StaleFence, StoreUnavailable
+from workers.jobs.errors import JobNotFound, RecordUnreadable, StaleFence, StoreUnavailable
 from workers.jobs.layout import AttemptFiles, AttemptSpec, Control, JobFiles, write_atomic
 from workers.jobs.ports import Change, JobStore
 from workers.jobs.record import JobRecord, WorkerInfo
 from workers.judgement import Order, Outcome, false_start, judge, not_started
-from workers.placement import QUEUE_LOOK, choose, device_of
+from workers.placement import Device, choose, device_of
+from workers.queue_pages import queue_pages
 from workers.settings import Settings
 from workers.shared import Board
 
@@ -126,13 +127,23 @@ class Runner:
                 self._write_down(record, Outcome("lose", f"worker {record.owner} lost the attempt"), None)
 
     def _claim(self) -> tuple[JobRecord, Lease] | None:
-        queued = list(self._store.queued(QUEUE_LOOK))
+        taken: set[tuple[Device, int]] = set()
+        for page in queue_pages(self._store):
+            if (claimed := self._claim_of(list(page), taken)) is not None:
+                return claimed
+        return None
+
+    def _claim_of(self, queued: list[JobRecord], taken: set[tuple[Device, int]]) -> tuple[JobRecord, Lease] | None:
+        """The first of these that can be had. ``taken``: device and ranks for which nothing was free in this look."""
         while (record := choose(queued, self._worker)) is not None:
             queued.remove(record)
             resources = record.spec.resources
-            device = device_of(resources, self._worker)
-            lease = self._pool.acquire(device, resources.processes_per_worker) if device is not None else None
+            device, processes = device_of(resources, self._worker), resources.processes_per_worker
+            if device is None or (device, processes) in taken:
+                continue
+            lease = self._pool.acquire(device, processes)
             if lease is None:
+                taken.add((device, processes))
                 continue
             try:
                 claimed = self._try_claim(record.id)
@@ -155,7 +166,7 @@ class Runner:
 
         try:
             record = self._store.update(job_id, decide)
-        except JobNotFound:
+        except (JobNotFound, RecordUnreadable):
             return None
         return record if mine else None
 
@@ -325,6 +336,9 @@ class Runner:
                 return self._store.update(record.id, decide)
             except (StaleFence, JobNotFound) as error:
                 logger.warning("job %s: its outcome is not wanted any more: %s", record.id, error)
+                return None
+            except RecordUnreadable as error:
+                logger.error("job %s: its outcome cannot be written: %s", record.id, error)
                 return None
             except StoreUnavailable as error:
                 if self._board.draining and give_up is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from typing import Any, Literal
@@ -151,6 +152,21 @@ def new_job_id(now: float | None = None) -> str:
     return f"job_{millis:011x}{secrets.token_hex(5)}"
 
 
+_BAND = 1e11
+"""Scores of one priority: more seconds than any Unix time has."""
+
+
 def queue_score(record: JobRecord) -> float:
     """Order in the queue: higher priority first, then earlier submission. Smaller runs first."""
-    return -record.spec.priority * 1e11 + record.queued_at
+    return -record.spec.priority * _BAND + record.queued_at
+
+
+def of_queue_score(score: float) -> tuple[int, float]:
+    """The priority and ``queued_at`` (to about 2 ms) that a score stands for: inverse of :func:`queue_score`."""
+    priority = -math.floor(score / _BAND)
+    return priority, score + priority * _BAND
+
+
+def next_priority_score(priority: int) -> float:
+    """Where the scores of lower priorities begin."""
+    return (1 - priority) * _BAND

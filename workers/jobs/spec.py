@@ -15,9 +15,9 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._:/-]{
 
 
 class Strict(BaseModel):
-    """Base of every part of a spec: immutable, unknown fields refused."""
+    """Base of every part of a spec: immutable; unknown fields and numbers that are not finite are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Source(Strict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -219,6 +220,49 @@ def test_it_looks_past_the_first_hundred_of_the_queue(scene: Scene) -> None:
     scene.reaper.tick()
     assert scene.count() == 1
     assert scene.store.get(fitting).queue_reason is None
+
+
+def test_it_explains_and_wakes_however_long_the_queue_is(scene: Scene) -> None:
+    scene.worker()
+    for _ in range(1001):
+        scene.job(resources={"device": "cuda"})
+    scene.now += 1
+    fitting, last = scene.job(), scene.job(processes=4)
+    scene.reaper.tick()
+    assert scene.count() == 1
+    assert scene.store.get(fitting).queue_reason is None
+    reason = "no_worker_fits: needs 4 processes, the largest worker offers 2"
+    assert scene.store.get(last).queue_reason == reason
+
+
+def test_it_leaves_a_long_queue_to_who_took_the_lock_meanwhile(scene: Scene) -> None:
+    class Slow(MemoryJobStore):
+        """Every page takes longer than the lock holds, and somebody waits for that."""
+
+        def queued(self, limit: int = 100, *, after: JobRecord | None = None) -> Sequence[JobRecord]:
+            page = super().queued(limit, after=after)
+            scene.now += 31
+            assert after is None
+            self.try_lock(Reaper.LOCK, "another", 1e9)
+            return page
+
+    scene.store = Slow(lambda: scene.now)
+    job = scene.job()
+    scene.another().tick()
+    assert scene.store.get(job).queue_reason is None
+
+
+def test_records_that_cannot_be_read_do_not_keep_it_from_the_others(scene: Scene) -> None:
+    scene.reaper.tick()
+    lost, bad_held, bad_waiting, waiting = scene.job(), scene.job(), scene.job(), scene.job()
+    scene.claim(lost)
+    scene.claim(bad_held)
+    for job in (bad_held, bad_waiting):
+        scene.store._records[job] = "{}"
+    scene.now += LEASE
+    scene.reaper.tick()
+    assert scene.store.get(lost).status == "queued"
+    assert scene.store.get(waiting).queue_reason == "no_workers: no worker is running"
 
 
 def test_it_sends_a_wake_up_only_for_a_job_that_an_idle_worker_fits(scene: Scene) -> None:

@@ -110,6 +110,23 @@ def until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
         time.sleep(0.02)
 
 
+def test_a_job_is_found_however_many_wait_before_it_that_do_not_fit(bench: Bench) -> None:
+    unfit = spec(1, resources={"device": "cuda"})
+    for _ in range(1001):
+        bench.submit(unfit)
+    job = bench.submit(spec(1))
+    assert bench.runner.work() == 1
+    assert bench.store.get(job).status == "succeeded"
+    assert bench.store.counts() == {"queued": 1001, "succeeded": 1}
+
+
+def test_a_record_that_cannot_be_read_does_not_hold_up_the_queue(bench: Bench) -> None:
+    bad, good = bench.submit(spec(1, priority=5)), bench.submit(spec(1))
+    bench.store._records[bad] = "{}"
+    assert bench.runner.work() == 1
+    assert bench.store.get(good).status == "succeeded"
+
+
 def test_a_job_is_claimed_run_on_all_ranks_and_finished(bench: Bench) -> None:
     first, second = bench.submit(spec(2)), bench.submit(spec(1, priority=5))
     assert bench.runner.work() == 2
