@@ -84,6 +84,8 @@ def translate(error: domain.JobError, retry_after: int) -> ApiError:
     match error:
         case domain.JobNotFound():
             return not_found(str(error), "JOB_NOT_FOUND")
+        case domain.RecordUnreadable():
+            return ApiError(500, "RECORD_UNREADABLE", f"{error}. Submit the job anew; the others are not affected.")
         case domain.IllegalTransition():
             return ApiError(
                 409,

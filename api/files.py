@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
+import os.path
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,16 +54,26 @@ def attempt_numbers(files: JobFiles) -> dict[int, AttemptFiles]:
     return dict(sorted(found.items()))
 
 
-def read_metrics(files: JobFiles) -> list[Row]:
-    """The rows of all attempts as one history."""
-    histories = []
+def read_metrics(files: JobFiles) -> tuple[Iterator[Row], int]:
+    """The rows of all attempts as one history, read as they are asked for, and about how many rows will come."""
+    attempts, lines = [], 0
     for attempt in attempt_numbers(files).values():
-        try:
-            with attempt.metrics.open(encoding="utf-8", errors="replace") as stream:
-                histories.append(parse_rows(stream))
-        except FileNotFoundError:
-            continue
-    return merge_attempts(histories)
+        for first in _rows(attempt.metrics):
+            lines += _count_lines(attempt.metrics)
+            attempts.append((first["step"], _rows(attempt.metrics)))
+            break
+    return merge_attempts(attempts), lines
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    """Rows of a file; none where there is no file."""
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as stream:
+        yield from parse_rows(stream)
+
+
+def _count_lines(path: Path) -> int:
+    with path.open("rb") as stream:
+        return sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
 
 
 def read_log(files: JobFiles, *, rank: int, attempt: int | None, tail: int | None, after: int | None) -> LogPiece:
@@ -141,7 +154,7 @@ def find_artifact(files: JobFiles, path: str) -> Path:
         found = confine(path, folder)
     except PathOutside as error:
         raise missing from error
-    if not found.is_file() or any(part.startswith(".") for part in found.relative_to(folder.resolve()).parts):
+    if not os.path.isfile(found) or any(part.startswith(".") for part in found.relative_to(folder.resolve()).parts):
         raise missing
     return found
 

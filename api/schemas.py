@@ -258,7 +258,8 @@ class WorkerView(BaseModel):
     id: str
     host: str
     pid: int
-    state: Literal["idle", "busy", "draining"]
+    state: Literal["idle", "busy", "draining", "blocked"]
+    trouble: str | None
     devices: list[str]
     max_processes: int
     job_id: str | None

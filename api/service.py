@@ -24,9 +24,6 @@ from workers.jobs.ports import AsyncJobStore, Change, WakeUp
 from workers.jobs.record import Command, CommandAction, JobRecord, new_job_id
 from workers.jobs.spec import JobSpec
 
-QUEUE_WINDOW = 1000
-"""Positions in the queue are told up to here."""
-
 Validate = Callable[[JobSpec, ApiSettings], Sequence[Problem]]
 _log = logging.getLogger("smartfrz.api")
 
@@ -79,14 +76,18 @@ class Jobs:
     async def create(self, spec: JobSpec, *, idempotency_key: str | None = None) -> tuple[Placed, bool]:
         """Check, write, wake. Returns the job and whether it is new.
 
+        A spec that was taken once is not checked again under its key: the limits, or files, may have changed since.
+
         Raises:
             SpecInvalid, IdempotencyConflict: nothing was written.
             StoreUnavailable: the whole job was written, or nothing; the same idempotency key tells which.
         """
+        idempotency = (idempotency_key, body_hash(spec)) if idempotency_key is not None else None
+        if idempotency is not None and (earlier := await self.store.created_with(idempotency)) is not None:
+            return await self.place(earlier), False
         await self.check(spec)
         now = await self.store.now()
         record = JobRecord(id=new_job_id(now), spec=spec, created_at=now, queued_at=now, updated_at=now)
-        idempotency = (idempotency_key, body_hash(spec)) if idempotency_key is not None else None
         stored, is_new = await self.store.create(record, idempotency=idempotency)
         if is_new:
             await self._wake()
@@ -106,10 +107,9 @@ class Jobs:
         return (await self.place_all([record]))[0]
 
     async def place_all(self, records: Sequence[JobRecord]) -> list[Placed]:
-        """Add the places in the queue; asks for the queue only when one of the jobs waits."""
-        now, places = await self.store.now(), {}
-        if any(record.status == "queued" for record in records):
-            places = {r.id: n for n, r in enumerate(await self.store.queued(QUEUE_WINDOW), 1)}
+        """Add the places in the queue."""
+        now = await self.store.now()
+        places = await self.store.places([record.id for record in records if record.status == "queued"])
         return [Placed(r, places.get(r.id) if r.status == "queued" else None, now) for r in records]
 
     async def search(

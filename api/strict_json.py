@@ -1,4 +1,5 @@
-"""What JSON forbids and Python's parser lets through: numbers that are not finite, halves of surrogate pairs.
+"""What JSON forbids and Python's parser lets through: numbers that are not finite, halves of surrogate pairs. And what
+other parsers give up on: documents nested without end.
 
 A store cannot keep them; a record that holds one could be written, but never read again.
 """
@@ -7,10 +8,14 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 from fastapi import Request
 
 from api.errors import invalid
+
+MAX_DEPTH = 64
+"""Objects and arrays inside one another, the body itself included. The store's parser gives up near 200."""
 
 
 def check(body: bytes) -> str | None:
@@ -19,8 +24,12 @@ def check(body: bytes) -> str | None:
         document = json.loads(body, parse_constant=_refuse, parse_float=_finite)
     except _NotFinite as error:
         return f"{error} is no finite number"
-    except (ValueError, RecursionError):
+    except RecursionError:
+        return _TOO_DEEP
+    except ValueError:
         return None  # the parser proper says it better
+    if _deeper_than(MAX_DEPTH, document):
+        return _TOO_DEEP
     try:
         json.dumps(document, ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -33,6 +42,20 @@ async def strict_json(request: Request) -> None:
     fault = check(await request.body())
     if fault is not None:
         raise invalid("", fault, "JSON_INVALID")
+
+
+_TOO_DEEP = f"objects and arrays stand more than {MAX_DEPTH} deep inside one another"
+
+
+def _deeper_than(limit: int, document: Any) -> bool:
+    """Level by level, so that no depth is a danger to this look itself."""
+    level = [document]
+    for _ in range(limit):
+        containers = [item for item in level if isinstance(item, dict | list)]
+        level = [child for item in containers for child in (item.values() if isinstance(item, dict) else item)]
+        if not level:
+            return False
+    return any(isinstance(item, dict | list) for item in level)
 
 
 class _NotFinite(Exception):

@@ -10,7 +10,7 @@ from workers.jobs.record import Status
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 STATUSES: tuple[str, ...] = Status.__args__  # type: ignore[attr-defined]
-WORKER_STATES = ("idle", "busy", "draining")
+WORKER_STATES = ("idle", "busy", "draining", "blocked")
 
 
 class Telemetry:
@@ -36,14 +36,13 @@ class Telemetry:
 async def render_gauges(store: AsyncJobStore) -> bytes:
     """The store's state now. Raises StoreUnavailable."""
     registry = CollectorRegistry()
-    counts, now, queued = await store.counts(), await store.now(), await store.queued(1000)
+    counts, now, oldest = await store.counts(), await store.now(), await store.oldest_queued()
     jobs = Gauge("smartfrz_jobs", "Jobs by status.", ("status",), registry=registry)
     for status in STATUSES:
         jobs.labels(status).set(counts.get(status, 0))
     Gauge("smartfrz_queue_depth", "Jobs that wait for a worker.", registry=registry).set(counts.get("queued", 0))
-    oldest = max((now - record.queued_at for record in queued), default=0.0)
     age = Gauge("smartfrz_queue_oldest_age_seconds", "Age of the oldest waiting job; 0 for none.", registry=registry)
-    age.set(max(0.0, oldest))
+    age.set(0.0 if oldest is None else max(0.0, now - oldest))
     alive = await store.workers()
     workers = Gauge("smartfrz_workers", "Workers alive, by state.", ("state",), registry=registry)
     for state in WORKER_STATES:

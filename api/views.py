@@ -109,15 +109,17 @@ def worker_view(worker: WorkerInfo) -> WorkerView:
     return WorkerView(**worker.model_dump(exclude={"heartbeat_at"}), last_heartbeat_at=worker.heartbeat_at)
 
 
-def queues_view(queued: Sequence[JobRecord], depth: int, workers: Sequence[WorkerInfo], now: float) -> QueuesView:
-    """The queue in figures, with a hint when nothing will move it."""
-    oldest = max((now - record.queued_at for record in queued), default=None)
+def queues_view(oldest: float | None, depth: int, workers: Sequence[WorkerInfo], now: float) -> QueuesView:
+    """The queue in figures, with a hint when nothing will move it. ``oldest``: when its oldest job was queued."""
+    age = None if oldest is None else max(0.0, now - oldest)
     hint = None
     if depth and not workers:
         hint = "Jobs are queued, but no worker is alive: start one with `smartfrz up`, or scale the workers."
     elif depth and all(worker.state == "draining" for worker in workers):
         hint = "Jobs are queued, but every worker is draining."
-    return QueuesView(depth=depth, oldest_age_seconds=oldest, workers=len(workers), hint=hint)
+    elif depth and all(worker.state == "blocked" for worker in workers):
+        hint = f"Jobs are queued, but every worker is in trouble. {workers[0].host}: {workers[0].trouble}"
+    return QueuesView(depth=depth, oldest_age_seconds=age, workers=len(workers), hint=hint)
 
 
 def page(items: Iterable[V], key: Callable[[V], str], *, has_more: bool = False) -> Page[V]:

@@ -31,11 +31,31 @@ from typing import Any
 
 from workers import _lua
 from workers._redis import MAX_BLOCK_MS, Batch, Call, Eval, Op, Pause, Script
-from workers.jobs.codec import decision_step, dumps, freeze_counts, outcome_event, parse_event_id
+from workers.jobs.codec import (
+    decision_step,
+    dumps,
+    freeze_counts,
+    outcome_event,
+    parse_event_id,
+    read_record,
+    read_records,
+    write_new_record,
+    write_record,
+)
 from workers.jobs.errors import IdempotencyConflict, IllegalTransition, JobNotFound, StaleFence, StoreUnavailable
 from workers.jobs.memory import IDEMPOTENCY_SECONDS, MAX_EVENTS, matches
 from workers.jobs.ports import Decide
-from workers.jobs.record import LEASED, Command, CommandAction, Event, JobRecord, WorkerInfo, queue_score
+from workers.jobs.record import (
+    LEASED,
+    Command,
+    CommandAction,
+    Event,
+    JobRecord,
+    WorkerInfo,
+    next_priority_score,
+    of_queue_score,
+    queue_score,
+)
 from workers.jobs.state import may_delete
 
 CHUNK = 128
@@ -65,7 +85,7 @@ class Ops:
         data = {"status": record.status, "attempt": record.attempt}
         created = Event(type="job.created", at=record.created_at, data=data)
         keys = (*self._index_keys(new, "none"), self.key("jobs"), self.key("idempotency", name))
-        fields = self._fields(new)
+        fields = self._fields(new, write_new_record(new))
         args = (new.id, body, *fields, int(IDEMPOTENCY_SECONDS), *_event_args((created,)))
         reply = yield Eval(_lua.CREATE, keys, args)
         match reply:
@@ -78,6 +98,15 @@ class Ops:
             case _:
                 raise ValueError(f"job {record.id} exists already")
 
+    def created_with(self, idempotency: tuple[str, str]) -> Op[JobRecord | None]:
+        name, body = idempotency
+        earlier, job_id = yield Call(("HMGET", self.key("idempotency", name), "body", "job"))
+        if earlier is None:
+            return None
+        if earlier != body:
+            raise IdempotencyConflict(name)
+        return (yield from self.get(job_id))
+
     def _index_keys(self, record: JobRecord, old_status: str) -> tuple[str, ...]:
         return (
             self.key("job", record.id),
@@ -87,21 +116,21 @@ class Ops:
             self.key("events", record.id),
         )
 
-    def _fields(self, record: JobRecord) -> tuple[Any, ...]:
+    def _fields(self, record: JobRecord, text: str) -> tuple[Any, ...]:
         """New version, token, json, fence, status, score, bound of the event stream: as the scripts expect them."""
         token, score = secrets.token_hex(8), repr(queue_score(record))
-        return record.version, token, record.model_dump_json(), record.fence, record.status, score, MAX_EVENTS
+        return record.version, token, text, record.fence, record.status, score, MAX_EVENTS
 
     def get(self, job_id: str) -> Op[JobRecord]:
         text = yield Call(("HGET", self.key("job", job_id), "json"))
         return _record(job_id, text)
 
     def _many(self, ids: Collection[str]) -> Op[Sequence[JobRecord]]:
-        """Records of the ids that exist, in their order."""
+        """Records of the ids that exist and can be read, in their order."""
         if not ids:
             return []
         texts = yield Batch(tuple(Call(("HGET", self.key("job", job_id), "json")) for job_id in ids))
-        return [JobRecord.model_validate_json(text) for text in texts if text is not None]
+        return read_records((job_id, text) for job_id, text in zip(ids, texts, strict=True) if text is not None)
 
     def page(
         self,
@@ -134,7 +163,7 @@ class Ops:
             if change is None:
                 return record
             new = change.record.model_copy(update={"version": record.version + 1})
-            args = (job_id, record.version, *self._fields(new), *_event_args(change.events))
+            args = (job_id, record.version, *self._fields(new, write_record(new)), *_event_args(change.events))
             reply = yield Eval(_lua.COMMIT, self._index_keys(new, record.status), args)
             if reply[0] == "ok":
                 return new
@@ -147,13 +176,10 @@ class Ops:
         if status is None:
             raise JobNotFound(job_id)
         may_delete(job_id, status)  # a terminal status never changes
-        lists = (
-            *(self.key(kind, job_id) for kind in ("events", "freeze", "decisions", "commands")),
-            *(self.key("decisions", job_id, part) for part in ("steps", "gone")),
-            self.key("commands", job_id, "settled"),
-        )
+        own = [self.key(kind, job_id) for kind in ("events", "freeze", "decisions", "commands")]
+        own += [f"{own[2]}:steps", f"{own[2]}:gone", f"{own[3]}:settled"]
         indexes = (self.key("jobs"), self.key("status", status), self.key("deleted"))
-        keys = (record, *indexes, idempotency or self.key("idempotency", ""), *lists)
+        keys = (record, *indexes, idempotency or self.key("idempotency", ""), *own)
         reply = yield Eval(_lua.DELETE, keys, (job_id,))
         if reply[0] == "missing":
             raise JobNotFound(job_id)
@@ -164,10 +190,40 @@ class Ops:
     def files_removed(self, job_id: str) -> Op[None]:
         yield Call(("SREM", self.key("deleted"), job_id))
 
-    def queued(self, limit: int) -> Op[Sequence[JobRecord]]:
-        ids = yield Call(("ZRANGE", self.key("queue"), 0, limit - 1))
-        records = yield from self._many(ids)
-        return [record for record in records if record.status == "queued"]
+    def queued(self, limit: int, after: JobRecord | None) -> Op[Sequence[JobRecord]]:
+        key, start = self.key("queue"), 0
+        if after is not None:
+            before = Call(("ZCOUNT", key, "-inf", f"({queue_score(after)!r}"))
+            rank, ahead = yield Batch((Call(("ZRANK", key, after.id)), before))
+            start = ahead if rank is None else rank + 1
+        found: list[JobRecord] = []
+        while len(found) < limit:
+            ids = yield Call(("ZRANGE", key, start, start + limit - 1))
+            records = yield from self._many(ids)
+            found += [record for record in records if record.status == "queued"]
+            if len(ids) < limit:
+                break
+            start += limit
+        return found[:limit]
+
+    def places(self, job_ids: Collection[str]) -> Op[dict[str, int]]:
+        if not job_ids:
+            return {}
+        ranks = yield Batch(tuple(Call(("ZRANK", self.key("queue"), job_id)) for job_id in job_ids))
+        return {job_id: rank + 1 for job_id, rank in zip(job_ids, ranks, strict=True) if rank is not None}
+
+    def oldest_queued(self) -> Op[float | None]:
+        """Each priority in use is looked at once: within one, the first was queued first."""
+        key, start = self.key("queue"), float("-inf")
+        oldest: float | None = None
+        while ids := (yield Call(("ZRANGEBYSCORE", key, repr(start), "+inf", "LIMIT", 0, 1))):
+            score = yield Call(("ZSCORE", key, ids[0]))
+            if score is None:  # it left meanwhile
+                continue
+            priority, queued_at = of_queue_score(float(score))
+            oldest = queued_at if oldest is None else min(oldest, queued_at)
+            start = next_priority_score(priority)
+        return oldest
 
     def active(self) -> Op[Sequence[JobRecord]]:
         calls = (Call(("ZRANGE", self.key("status", status), 0, -1)) for status in sorted(LEASED))
@@ -320,7 +376,7 @@ class Ops:
 def _record(job_id: str, text: str | None) -> JobRecord:
     if text is None:
         raise JobNotFound(job_id)
-    return JobRecord.model_validate_json(text)
+    return read_record(job_id, text)
 
 
 def _event_args(events: Sequence[Event]) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import re
 import signal
 from collections.abc import Mapping
@@ -20,9 +19,6 @@ Order = Literal["cancel", "pause", "drain", "max_duration"]
 TRANSIENT: frozenset[Reason] = frozenset({"worker_lost", "collective_timeout", "stalled"})
 """Failures that another attempt may not meet. All others would come again, and are not retried."""
 
-_OWN_WORDS: frozenset[Reason] = frozenset({"gpu_oom", "config_invalid", "dataset_invalid", "storage_full"})
-"""Failures that say enough: a kill for memory in the same cgroup was then another job's."""
-
 TAIL_LINES, TAIL_CHARACTERS = 20, 2000
 
 _FAILURE = re.compile(r"rank\s*:\s*(?P<rank>\d+) \(local_rank.*?exitcode\s*:\s*(?P<code>-?\d+)", re.DOTALL)
@@ -38,7 +34,7 @@ class Evidence:
         logs: end of each rank's log.
         torchrun: end of torchrun's own log, or of the guardian's when torchrun wrote none.
         order: what the runner had asked for.
-        oom_kills: processes that the kernel killed for memory in this cgroup during the attempt.
+        oom_kills: processes that the kernel killed for memory in this cgroup during the attempt: ours or others'.
     """
 
     result: Result | None = None
@@ -59,6 +55,8 @@ class Outcome:
     reason: Reason | None = None
     summary: dict[str, Any] | None = None
     step: int | None = None
+    began: bool = True
+    """``hand_back`` only: else the job is left alone for a while, so that its next try may fare better."""
 
 
 def tail(text: str) -> str:
@@ -98,26 +96,33 @@ def judge(evidence: Evidence, *, max_duration_seconds: float | None = None) -> O
 
 
 def not_started(error: OSError) -> Outcome:
-    """The outcome of an attempt whose files or processes could not be made: another worker may fare better."""
-    text = f"the worker could not start the attempt: {error}"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return Outcome("finish", f"{text}; free some space and submit the job again", "failed", "storage_full")
-    return Outcome("lose", text)
+    """The outcome of an attempt whose files or processes could not be made: no fault of the job."""
+    return Outcome("hand_back", f"the worker could not start the attempt: {error}", began=False)
+
+
+def false_start(outcome: Outcome, steps: int) -> bool:
+    """Whether an attempt ended before its first step in a way that may be its worker's fault."""
+    return steps == 0 and (outcome.kind == "lose" or outcome.reason == "storage_full")
 
 
 def _failure(evidence: Evidence, summary: dict[str, Any] | None) -> Outcome:
     result, failed = evidence.result, failures(evidence.torchrun)
-    if evidence.oom_kills and (result is None or result.reason not in _OWN_WORDS):
+    reported = result if result is not None and result.outcome == "failed" else None
+    killed, number = _killed(failed), None if failed else _fatal_signal(evidence.exit_code)
+    rank_killed = killed is not None and killed[1] == signal.SIGKILL
+    # Without a kill of our own, or with a rank that says why it failed, the memory was a neighbour's in the cgroup.
+    if evidence.oom_kills and reported is None and (rank_killed or number == signal.SIGKILL):
         text = "the kernel ended a process because memory ran out: use a smaller batch_size or fewer processes"
         return Outcome("finish", text, "failed", "host_oom", summary)
-    killed = _killed(failed)
-    if result is not None and result.outcome == "failed" and (killed is None or killed[1] != signal.SIGKILL):
-        return _reported(result, evidence.logs.get(result.rank, ""), summary)
+    if reported is not None and not rank_killed:
+        return _reported(reported, evidence.logs.get(reported.rank, ""), summary)
     if killed is not None:
-        return Outcome("lose", f"rank {killed[0]} was killed by signal {killed[1]}")
+        memory = ", and the kernel ended a process because memory ran out" if evidence.oom_kills and rank_killed else ""
+        return Outcome("lose", f"rank {killed[0]} was killed by signal {killed[1]}{memory}")
     if evidence.exit_code == LOCKED:
-        return Outcome("lose", "an earlier attempt of this job is still being taken down")
-    if not failed and (number := _fatal_signal(evidence.exit_code)) is not None:
+        text = "an earlier attempt of this job still runs: its worker may have lost the store, not the job"
+        return Outcome("hand_back", text, began=False)
+    if number is not None:
         return Outcome(
             "lose", f"the {'guardian' if evidence.exit_code < 0 else 'launcher'} was killed by signal {number}"
         )

@@ -10,9 +10,6 @@ from workers.jobs.spec import ResourcesSpec
 
 Device = Literal["cpu", "cuda"]
 
-QUEUE_LOOK = 1000
-"""How far down the queue anybody looks, for a job that fits or for one that waits without a word."""
-
 
 def device_of(resources: ResourcesSpec, worker: WorkerInfo) -> Device | None:
     """The device a worker would run the job on, ``None`` when it has none such. ``auto`` takes CUDA where it is."""
@@ -43,8 +40,8 @@ def choose(queued: Sequence[JobRecord], worker: WorkerInfo) -> JobRecord | None:
     return next((record for record in queued if fits(record, worker)), None)
 
 
-def why_waiting(record: JobRecord, workers: Sequence[WorkerInfo]) -> str | None:
-    """Why a queued job waits, ``code: sentence``; ``None`` when a worker could take it now."""
+def why_waiting(record: JobRecord, workers: Sequence[WorkerInfo], now: float) -> str | None:
+    """Why a queued job waits, ``code: sentence``; ``None`` when a worker could take it now (Unix seconds)."""
     if not workers:
         return "no_workers: no worker is running"
     resources = record.spec.resources
@@ -54,6 +51,11 @@ def why_waiting(record: JobRecord, workers: Sequence[WorkerInfo]) -> str | None:
     if resources.processes_per_worker > largest:
         return f"no_worker_fits: needs {resources.processes_per_worker} processes, the largest worker offers {largest}"
     fitting = [worker for worker in workers if fits(record, worker)]
+    blocked = [worker for worker in fitting if worker.state == "blocked"]
+    if len(blocked) == len(fitting):
+        return f"workers_blocked: every worker that fits is in trouble; {blocked[0].host}: {blocked[0].trouble}"
     if all(worker.state != "idle" for worker in fitting):
         return "workers_busy: every worker that fits is busy"
+    if record.held_back(now):
+        return f"held_back: the last try did not begin, another comes soon; {record.status_message}"
     return None

@@ -14,10 +14,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from workers.jobs import state
-from workers.jobs.errors import JobNotFound, StoreUnavailable
+from workers.jobs.errors import JobNotFound, RecordUnreadable, StoreUnavailable
 from workers.jobs.ports import Decide, JobStore, WakeUp
 from workers.jobs.record import JobRecord, WorkerInfo
-from workers.placement import QUEUE_LOOK, fits, why_waiting
+from workers.placement import fits, why_waiting
+from workers.queue_pages import queue_pages
 from workers.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class Reaper:
     store: the truth about jobs.
     wakeup: sends a wake-up.
     settings: lease, pauses.
-    monotonic: clock of this process, for waiting times only; expiry is judged by the store's clock.
+    monotonic: clock of this process, for waiting times; expiry is judged by the store's clock.
     """
 
     LOCK = "reaper"
@@ -62,13 +63,14 @@ class Reaper:
         self._store, self._wakeup, self._settings, self._monotonic = store, wakeup, settings, monotonic
         self._holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._judge_from: float | None = None
+        self._ahead: float | None = None
         self._marks: dict[str, Mark] = {}
 
     def tick(self) -> None:
         """One look. Raises StoreUnavailable.
 
-        No lease is judged before one lease TTL has passed since the first look, or since the store was away: the
-        workers could not renew either, and need a chance to.
+        No lease is judged before one lease TTL has passed since the first look, since the store was away, or since
+        its clock jumped ahead (a suspended machine, a step of NTP): nobody could renew, and all need a chance to.
         """
         try:
             self._tick()
@@ -77,21 +79,37 @@ class Reaper:
             raise
 
     def _tick(self) -> None:
-        if not self._store.try_lock(self.LOCK, self._holder, 3 * self._settings.reap_seconds):
+        if not self._lock():
             self._judge_from = None  # when the lock comes to us, we look for the first time
             return
+        now, jumped = self._clocks()
         at = self._monotonic()
-        if self._judge_from is None:
+        if jumped:
+            logger.warning("the store's clock jumped ahead: no lease is judged for %g s", self._settings.lease_seconds)
+        if jumped or self._judge_from is None:
             self._judge_from = at + self._settings.lease_seconds
         active = self._store.active()
         self._watch(active, at)
         if at >= self._judge_from:
-            now = self._store.now()
             for record in active:
                 if record.lease_expires_at is not None and record.lease_expires_at <= now:
                     logger.warning("job %s: the lease of %s has expired", record.id, record.owner)
                     self._update(record.id, state.reap)
         self._explain()
+
+    def _lock(self) -> bool:
+        """Take the lock, or renew it; whether it is ours."""
+        return self._store.try_lock(self.LOCK, self._holder, 3 * self._settings.reap_seconds)
+
+    def _clocks(self) -> tuple[float, bool]:
+        """The store's time, and whether since the last look it gained more on this process's clock than a renewal
+        takes. How long the store takes to answer is no gain."""
+        asked = self._monotonic()
+        now = self._store.now()
+        answered = self._monotonic()
+        jumped = self._ahead is not None and now - answered - self._ahead > self._settings.renew_seconds
+        self._ahead = now - asked
+        return now, jumped
 
     def _watch(self, active: Sequence[JobRecord], at: float) -> None:
         self._marks = {record.id: mark(record, self._marks.get(record.id), at) for record in active}
@@ -101,22 +119,25 @@ class Reaper:
                 self._update(record.id, _stalled(stalled))
 
     def _explain(self) -> None:
-        queued = self._store.queued(QUEUE_LOOK)
-        if not queued:
-            return
-        workers = self._store.workers()
-        for record in queued:
-            reason = why_waiting(record, workers)
-            if reason != record.queue_reason:
-                self._update(record.id, _explained(reason))
-        if should_wake(queued, workers):
-            self._wakeup.wake()
+        workers, now, woken = self._store.workers(), self._store.now(), False
+        for page in queue_pages(self._store):
+            if not self._lock():  # a long queue takes time, and nobody else may do it meanwhile
+                return
+            for record in page:
+                reason = why_waiting(record, workers, now)
+                if reason != record.queue_reason:
+                    self._update(record.id, _explained(reason))
+            if not woken and should_wake([record for record in page if not record.held_back(now)], workers):
+                self._wakeup.wake()
+                woken = True
 
     def _update(self, job_id: str, decide: Decide) -> None:
         try:
             self._store.update(job_id, decide)
         except JobNotFound:
             logger.info("job %s was deleted meanwhile", job_id)
+        except RecordUnreadable as error:
+            logger.warning("%s", error)
 
     def run_forever(self, stop: threading.Event) -> None:
         """Tick every ``reap_seconds`` until ``stop``; no failure ends it."""

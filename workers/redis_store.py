@@ -37,6 +37,9 @@ class RedisJobStore:
     def create(self, record: JobRecord, *, idempotency: tuple[str, str] | None = None) -> tuple[JobRecord, bool]:
         return self._driver.run(self._ops.create(record, idempotency))
 
+    def created_with(self, idempotency: tuple[str, str]) -> JobRecord | None:
+        return self._driver.run(self._ops.created_with(idempotency))
+
     def get(self, job_id: str) -> JobRecord:
         return self._driver.run(self._ops.get(job_id))
 
@@ -64,8 +67,14 @@ class RedisJobStore:
     def files_removed(self, job_id: str) -> None:
         self._driver.run(self._ops.files_removed(job_id))
 
-    def queued(self, limit: int = 100) -> Sequence[JobRecord]:
-        return self._driver.run(self._ops.queued(limit))
+    def queued(self, limit: int = 100, *, after: JobRecord | None = None) -> Sequence[JobRecord]:
+        return self._driver.run(self._ops.queued(limit, after))
+
+    def places(self, job_ids: Collection[str]) -> dict[str, int]:
+        return self._driver.run(self._ops.places(job_ids))
+
+    def oldest_queued(self) -> float | None:
+        return self._driver.run(self._ops.oldest_queued())
 
     def active(self) -> Sequence[JobRecord]:
         return self._driver.run(self._ops.active())
@@ -149,6 +158,9 @@ class AsyncRedisJobStore:
     async def create(self, record: JobRecord, *, idempotency: tuple[str, str] | None = None) -> tuple[JobRecord, bool]:
         return await self._driver.run(self._ops.create(record, idempotency))
 
+    async def created_with(self, idempotency: tuple[str, str]) -> JobRecord | None:
+        return await self._driver.run(self._ops.created_with(idempotency))
+
     async def get(self, job_id: str) -> JobRecord:
         return await self._driver.run(self._ops.get(job_id))
 
@@ -176,8 +188,14 @@ class AsyncRedisJobStore:
     async def files_removed(self, job_id: str) -> None:
         await self._driver.run(self._ops.files_removed(job_id))
 
-    async def queued(self, limit: int = 100) -> Sequence[JobRecord]:
-        return await self._driver.run(self._ops.queued(limit))
+    async def queued(self, limit: int = 100, *, after: JobRecord | None = None) -> Sequence[JobRecord]:
+        return await self._driver.run(self._ops.queued(limit, after))
+
+    async def places(self, job_ids: Collection[str]) -> dict[str, int]:
+        return await self._driver.run(self._ops.places(job_ids))
+
+    async def oldest_queued(self) -> float | None:
+        return await self._driver.run(self._ops.oldest_queued())
 
     async def active(self) -> Sequence[JobRecord]:
         return await self._driver.run(self._ops.active())

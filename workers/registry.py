@@ -35,9 +35,10 @@ def describe(pool: DevicePool, now: float | None = None) -> WorkerInfo:
 
 def current(info: WorkerInfo, board: Board, now: float) -> WorkerInfo:
     """The heartbeat of this moment."""
-    job = board.job_id
-    state = "draining" if board.draining else "busy" if job else "idle"
-    return info.model_copy(update={"state": state, "job_id": job, "heartbeat_at": now})
+    job, trouble = board.job_id, board.trouble
+    state = "draining" if board.draining else "busy" if job else "blocked" if trouble else "idle"
+    shown = trouble if state == "blocked" else None
+    return info.model_copy(update={"state": state, "job_id": job, "trouble": shown, "heartbeat_at": now})
 
 
 class Heartbeat:
@@ -68,10 +69,10 @@ class Heartbeat:
             logger.info("not deregistered, the entry will expire: %s", error)
 
     def _run(self) -> None:
-        last: tuple[bool, str | None] | None = None
+        last: tuple[bool, str | None, str | None] | None = None
         due = 0.0
         while not self._stopped.is_set():
-            seen = (self._board.draining, self._board.job_id)
+            seen = (self._board.draining, self._board.job_id, self._board.trouble)
             if seen != last or time.monotonic() >= due:
                 try:
                     self._store.put_worker(current(self._info, self._board, self._store.now()), self._ttl)

@@ -17,18 +17,26 @@ from dataclasses import dataclass, field
 
 from workers.devices import DevicePool, Lease
 from workers.evidence import gather, oom_kills
+from workers.fitness import trouble
 from workers.guardian import Orders
 from workers.jobs import state
-from workers.jobs.errors import JobError, JobNotFound, StaleFence, StoreUnavailable
+from workers.jobs.errors import JobError, JobNotFound, RecordUnreadable, StaleFence, StoreUnavailable
 from workers.jobs.layout import AttemptFiles, AttemptSpec, Control, JobFiles, drop_checkpoints, write_atomic
 from workers.jobs.ports import Change, JobStore
 from workers.jobs.record import JobRecord, WorkerInfo
-from workers.judgement import Order, Outcome, judge, not_started
-from workers.placement import QUEUE_LOOK, choose, device_of
+from workers.judgement import Order, Outcome, false_start, judge, not_started
+from workers.placement import Device, choose, device_of
+from workers.queue_pages import queue_pages
 from workers.settings import Settings
 from workers.shared import Board
 
 logger = logging.getLogger(__name__)
+
+LOCK_WAIT_SECONDS = 10.0
+"""Time for the ranks of a dead worker to be taken down. Whoever holds the job's flock longer is alive."""
+
+MAX_FALSE_STARTS = 3
+"""After so many in a row a worker rests: what it does to one job it would do to the whole queue."""
 
 _RANK: dict[Order | None, int] = {None: 0, "drain": 1, "pause": 2, "max_duration": 3, "cancel": 4}
 
@@ -61,6 +69,7 @@ class Runner:
     settings: lease, graces, home.
     board: flags shared with the worker's main process.
     environ: environment of the ranks.
+    lock_wait_seconds: how long an attempt waits for an earlier one of its job to be gone.
     """
 
     def __init__(
@@ -73,18 +82,20 @@ class Runner:
         board: Board | None = None,
         environ: Mapping[str, str] | None = None,
         rank_module: str | None = None,
+        lock_wait_seconds: float = LOCK_WAIT_SECONDS,
     ) -> None:
         self._store, self._worker, self._pool, self._settings = store, worker, pool, settings
         self._board = board or Board()
         self._environ = dict(os.environ if environ is None else environ)
         self._rank_module = rank_module or settings.rank_module
+        self._lock_wait_seconds = lock_wait_seconds
         self._home = settings.home.resolve()
 
     def work(self) -> int:
         """Run jobs until none is left that fits; returns how many were run. Raises StoreUnavailable while idle."""
         done = 0
         self._recover()
-        while not self._board.draining:
+        while not self._board.draining and self._fit():
             claimed = self._claim()
             if claimed is None:
                 break
@@ -98,6 +109,15 @@ class Runner:
                 self._board.job_id = None
             done += 1
         return done
+
+    def _fit(self) -> bool:
+        """Whether this worker may claim; the board, and so its heartbeat, says why not."""
+        if time.monotonic() < self._board.rest_until:
+            return False
+        self._board.trouble = trouble(self._home, self._settings.min_free_mib)
+        if self._board.trouble is not None:
+            logger.warning("nothing is claimed: %s", self._board.trouble)
+        return self._board.trouble is None
 
     def _tidy(self, job_id: str) -> None:
         """Drop the checkpoints of a job that has succeeded: its artifacts hold the weights. Not before its record says
@@ -117,13 +137,23 @@ class Runner:
                 self._write_down(record, Outcome("lose", f"worker {record.owner} lost the attempt"), None)
 
     def _claim(self) -> tuple[JobRecord, Lease] | None:
-        queued = list(self._store.queued(QUEUE_LOOK))
+        taken: set[tuple[Device, int]] = set()
+        for page in queue_pages(self._store):
+            if (claimed := self._claim_of(list(page), taken)) is not None:
+                return claimed
+        return None
+
+    def _claim_of(self, queued: list[JobRecord], taken: set[tuple[Device, int]]) -> tuple[JobRecord, Lease] | None:
+        """The first of these that can be had. ``taken``: device and ranks for which nothing was free in this look."""
         while (record := choose(queued, self._worker)) is not None:
             queued.remove(record)
             resources = record.spec.resources
-            device = device_of(resources, self._worker)
-            lease = self._pool.acquire(device, resources.processes_per_worker) if device is not None else None
+            device, processes = device_of(resources, self._worker), resources.processes_per_worker
+            if device is None or (device, processes) in taken:
+                continue
+            lease = self._pool.acquire(device, processes)
             if lease is None:
+                taken.add((device, processes))
                 continue
             try:
                 claimed = self._try_claim(record.id)
@@ -146,7 +176,7 @@ class Runner:
 
         try:
             record = self._store.update(job_id, decide)
-        except JobNotFound:
+        except (JobNotFound, RecordUnreadable):
             return None
         return record if mine else None
 
@@ -155,8 +185,11 @@ class Runner:
         try:
             attempt = self._start(record, lease)
         except OSError as error:
-            self._write_down(record, not_started(error), None)
-            raise  # this worker is in no state to take the next job at once
+            logger.exception("job %s: not started", record.id)
+            outcome = not_started(error)
+            self._write_down(record, outcome, None)
+            self._stumble(outcome.message)
+            return
         assert attempt.guardian.stdin is not None
         try:
             while attempt.guardian.poll() is None:
@@ -179,7 +212,23 @@ class Runner:
         )
         outcome = judge(evidence, max_duration_seconds=record.spec.max_duration_seconds)
         logger.info("job %s: %s %s", record.id, outcome.kind, outcome.status if outcome.kind == "finish" else "")
-        self._write_down(record, outcome, attempt.guardian.returncode)
+        seen = self._write_down(record, outcome, attempt.guardian.returncode)
+        steps = max(evidence.result.step if evidence.result else 0, seen.progress.step if seen else 0)
+        if false_start(outcome, steps):
+            self._stumble(outcome.message)
+        elif outcome.kind != "hand_back":
+            self._board.false_starts = 0
+
+    def _stumble(self, message: str | None) -> None:
+        """Count a false start; after too many in a row, rest."""
+        self._board.false_starts += 1
+        if self._board.false_starts < MAX_FALSE_STARTS:
+            return
+        rest = self._settings.rest_seconds
+        self._board.rest_until = time.monotonic() + rest
+        text = f"{self._board.false_starts} attempts in a row ended before their first step; resting for {rest:g} s"
+        self._board.trouble = f"{text}. The last one: {message}"
+        logger.error("%s", self._board.trouble)
 
     def _start(self, record: JobRecord, lease: Lease) -> _Attempt:
         settings, processes = self._settings, record.spec.resources.processes_per_worker
@@ -201,7 +250,7 @@ class Runner:
         orders = Orders(
             attempt_root=files.root,
             lock=job.lock,
-            lock_wait_seconds=max(60.0, 2 * settings.lease_seconds),
+            lock_wait_seconds=self._lock_wait_seconds,
             processes=processes,
             rank_module=self._rank_module,
             kill_grace_seconds=settings.kill_grace_seconds,
@@ -280,34 +329,48 @@ class Runner:
         except BrokenPipeError:
             logger.info("job %s: the guardian has already gone", attempt.record.id)
 
-    def _write_down(self, record: JobRecord, outcome: Outcome, exit_code: int | None) -> None:
-        """Write the outcome; wait for the store as long as it takes, but a draining worker one lease at most."""
+    def _write_down(self, record: JobRecord, outcome: Outcome, exit_code: int | None) -> JobRecord | None:
+        """Write the outcome; wait for the store as long as it takes, but a draining worker one lease at most.
+
+        Returns:
+            The record as it is then; ``None`` when nothing was written.
+        """
         give_up: float | None = None
+        hold = self._settings.wake_seconds
+
+        def decide(seen: JobRecord, now: float) -> Change:
+            return apply(seen, now, record.fence, outcome, exit_code, hold_seconds=hold)
+
         while True:
             try:
-                self._store.update(record.id, lambda seen, now: apply(seen, now, record.fence, outcome, exit_code))
-                return
+                return self._store.update(record.id, decide)
             except (StaleFence, JobNotFound) as error:
                 logger.warning("job %s: its outcome is not wanted any more: %s", record.id, error)
-                return
+                return None
+            except RecordUnreadable as error:
+                logger.error("job %s: its outcome cannot be written: %s", record.id, error)
+                return None
             except StoreUnavailable as error:
                 if self._board.draining and give_up is None:
                     give_up = time.monotonic() + self._settings.lease_seconds
                 if give_up is not None and time.monotonic() > give_up:
                     logger.error("job %s: outcome lost, the store does not answer: %s", record.id, error)
-                    return
+                    return None
                 time.sleep(0.5)
 
 
-def apply(seen: JobRecord, now: float, fence: int, outcome: Outcome, exit_code: int | None) -> Change:
-    """The change that an outcome means. Raises StaleFence."""
+def apply(
+    seen: JobRecord, now: float, fence: int, outcome: Outcome, exit_code: int | None, *, hold_seconds: float = 0.0
+) -> Change:
+    """The change that an outcome means; a job that never began is held back for so long. Raises StaleFence."""
     message = outcome.message or ""
     if outcome.kind == "lose":
         return state.lose(seen, now, fence=fence, message=message)
     if outcome.kind == "hand_back":
         if seen.stop_requested is None:
-            return state.hand_back(seen, now, fence=fence, message=message)
-        return state.lose(seen, now, fence=fence, message=message)  # a user's order came while the worker drained
+            hold = None if outcome.began else hold_seconds
+            return state.hand_back(seen, now, fence=fence, message=message, hold_seconds=hold)
+        return state.lose(seen, now, fence=fence, message=message)  # a user's order came meanwhile
     status = outcome.status
     if status == "paused" and seen.stop_requested == "cancel":
         status = "cancelled"  # cancel came after the ranks had stopped for the pause

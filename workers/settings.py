@@ -42,6 +42,10 @@ class Settings(BaseSettings):
     collective_timeout_seconds: float = Field(600.0, gt=0)
     stall_seconds: float = Field(900.0, gt=0, description="A job without progress for so long is marked stalled.")
     wake_seconds: float = Field(30.0, gt=0, description="An idle worker looks for work this often, message or not.")
+    min_free_mib: int = Field(256, ge=0, description="With less room on the disk of `home` a worker claims nothing.")
+    rest_seconds: float = Field(
+        60.0, gt=0, description="So long a worker claims nothing after several false starts in a row."
+    )
     worker_processes: int = Field(2, ge=1, description="DDP ranks that this worker runs at once on the CPU.")
     rank_module: str = Field("workers.training.main", description="Entry of the ranks; tests put a stand-in here.")
 

@@ -18,7 +18,8 @@ router = APIRouter(prefix="/v1/jobs/{job_id}/metrics", tags=["metrics"])
 
 
 def _load(files: JobFiles, names: list[str], max_points: int) -> list[Series]:
-    return to_series(read_metrics(files), names=names, max_points=max_points)
+    rows, expected = read_metrics(files)
+    return to_series(rows, names=names, max_points=max_points, expected=expected)
 
 
 @router.get("", response_model=MetricsView)

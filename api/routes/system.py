@@ -25,8 +25,8 @@ async def workers(jobs: JobsDep) -> Response:
 async def queues(jobs: JobsDep) -> Response:
     """The queue: how long it is, how old, and why nothing moves."""
     depth = (await jobs.store.counts()).get("queued", 0)
-    waiting = await jobs.store.queued(1000)
-    view = queues_view(waiting, depth, await jobs.store.workers(), await jobs.store.now())
+    oldest = await jobs.store.oldest_queued()
+    view = queues_view(oldest, depth, await jobs.store.workers(), await jobs.store.now())
     return render(page([view], lambda queue: queue.name))
 
 

@@ -22,6 +22,7 @@ from benchmarks.policies.summary import (
     against_policies,
     choices,
     chosen_by_hand,
+    confirmed,
     fill,
     headline,
     promises,
@@ -83,23 +84,25 @@ def main() -> int:
         results = folder.results(runs)
         analysed = analyse(comparison, runs, results)
         write(analysed, root)
-    listed = [] if options.arms else judge(analysed["table"], kinds)
+    table = analysed["table"]
+    listed = [] if options.arms else judge(table if options.quick else _confirmed(), table, kinds)
     if not options.quick:
         if options.arms == "confirm":
-            found, parts = {"kinds": kinds}, dict[str, str]()
+            found, parts = {"kinds": kinds}, {"confirm": confirmed(table, kinds)}
         elif options.arms:
             results = {name: record for name, record in results.items() if not _usual(record, usual)}
-            found, parts = _limits(analysed["table"], kinds, halves, usual)
+            found, parts = _limits(table, kinds, halves, usual)
             analysed = _without_pairs(analysed)
         else:
             tables = evaluate(load_summary(WEIGHTS / "crossval.safetensors"))
             listed = [entry for entry in checks(tables) if entry["bound"] is not None] + listed
-            found, parts = _whole(analysed["table"], kinds, halves, listed)
+            found, parts = _whole(table, kinds, halves, listed)
         keep(results, result.with_suffix(RUNS), folder.token())
         _publish(result, analysed, found, parts, options.evidence)
         if options.evidence and not options.arms:
-            _picture(analysed["table"], kinds, options.evidence / "overview.png")
-            fill(README, {"headline": headline(analysed["table"], kinds)})
+            _picture(table, kinds, options.evidence / "overview.png")
+        if options.evidence and options.arms == "confirm":
+            fill(README, {"headline": headline(table, kinds)})
     for row in listed:
         print(f"{row['measure']:<84} {row['value']!s:>8} {row['bound']:>7} {row['ok']}", file=sys.stderr)
     text = json.dumps(listed, indent=1)
@@ -108,6 +111,13 @@ def main() -> int:
     elif options.json:
         Path(options.json).write_text(text + "\n", encoding="utf-8")
     return 0
+
+
+def _confirmed() -> list[Json]:
+    """The table of ``--arms confirm`` as it was last written."""
+    path = RESULTS / "confirm.json"
+    table: list[Json] = json.loads(path.read_text(encoding="utf-8"))["table"] if path.exists() else []
+    return table
 
 
 def _whole(

@@ -1,4 +1,4 @@
-"""The table of a comparison against what the project promises. Pure."""
+"""The tables of the comparisons against what the project promises. Pure."""
 
 from __future__ import annotations
 
@@ -11,48 +11,69 @@ SUBJECT = "smartfrz"
 ACCURACY = -0.002
 """Least difference to full training, mean of seeds: 0.2 points."""
 SPEEDUP = {"fine-tuning": 2.5, "scratch": 1.3}
+SEEDS = 3
+"""Fewest that a rival must share with ours to be held against it."""
 
 
-def judge(table: Sequence[Json], kinds: Mapping[str, str]) -> list[Json]:
+def judge(confirmed: Sequence[Json], compared: Sequence[Json], kinds: Mapping[str, str]) -> list[Json]:
     """``{measure, value, bound, ok}`` for each promise; what was not measured has value ``None`` and is not kept.
 
     Args:
-        table: of :func:`client.compare.analyse`.
+        confirmed: table of :func:`client.compare.analyse`, of seeds that decided nothing: full training, its shortened
+            forms, early stopping and ours.
+        compared: the table with every policy.
         kinds: ``fine-tuning`` or ``scratch``, by workload.
     """
-    rows = {(row["workload"], row["arm"]): row for row in table}
+    rows = {row["workload"]: row for row in confirmed if row["arm"] == SUBJECT}
     found: list[Json] = []
     for workload, kind in kinds.items():
-        row = rows.get((workload, SUBJECT), {})
+        row = rows.get(workload, {})
         bound = SPEEDUP[kind]
         found.append(_least(f"{workload}: accuracy against full training", _mean(row, "accuracy_difference"), ACCURACY))
         found.append(_least(f"{workload}: FLOPs, full / ours", row.get("flops_speedup"), bound))
         found.append(_least(f"{workload}: seconds of training, full / ours", _inverse(row), bound))
-    ours = [rows[key] for key in ((workload, SUBJECT) for workload in kinds) if key in rows]
-    calendar = [_mean(row, "equal_compute_difference") for row in ours]
+    ours = [rows[workload] for workload in kinds if workload in rows]
+    calendar = {row["workload"]: _mean(row, "equal_compute_difference") for row in ours}
     found += _not_below("shortened full training at equal FLOPs", calendar, len(kinds))
     found.append(
         _least("early stopping: workloads where we are ahead, and behind in nothing", *_early(ours, len(kinds)))
     )
-    others = [
-        rival["accuracy_difference"]["mean"]
-        for row in ours
-        for name, rival in row["against"].items()
-        if not name.startswith(SUBJECT)  # its own settings are no rivals
-        if rival["accuracy_difference"] and rival["flops_ratio"] and rival["flops_ratio"]["mean"] <= 1.0
-    ]
+    others = against_others(compared)
     return found + _not_below("other policies that spend as much or more", others, len(others))
 
 
-def _not_below(rival: str, differences: Sequence[float | None], expected: int) -> list[Json]:
-    known = [value for value in differences if value is not None]
+def against_others(table: Sequence[Json]) -> dict[str, float]:
+    """Our accuracy less a rival's, by ``workload: rival``: policies of others that froze something, spent as much as
+    ours or more, and share three seeds with it. Early stopping is no policy and is judged by itself.
+    """
+    rows = {(row["workload"], row["arm"]): row for row in table}
+    return {
+        f"{workload}: {name}": rival["accuracy_difference"]["mean"]
+        for (workload, arm), row in rows.items()
+        if arm == SUBJECT
+        for name, rival in row["against"].items()
+        if not name.startswith(SUBJECT)  # its own settings are no rivals
+        and _freezes(rows.get((workload, name)))
+        and rival["accuracy_difference"]
+        and rival["accuracy_difference"]["n"] >= SEEDS
+        and rival["flops_ratio"]
+        and rival["flops_ratio"]["mean"] <= 1.0
+    }
+
+
+def _freezes(row: Json | None) -> bool:
+    return row is not None and row["kind"] == "policy" and bool((_mean(row, "frozen_units") or 0.0) > 0.0)
+
+
+def _not_below(rival: str, differences: Mapping[str, float | None], expected: int) -> list[Json]:
+    known = {name: value for name, value in differences.items() if value is not None}
     whole = bool(known) and len(known) == expected
-    worst = min(known) if whole else None
-    above = sum(value > 0 for value in known) / len(known) if whole else None
-    return [
-        _least(f"accuracy against {rival}: the worst", worst, 0.0),
-        _least(f"accuracy against {rival}: share above", above, 0.5),
-    ]
+    worst = min(known, key=known.__getitem__) if whole else None
+    above = sum(value > 0 for value in known.values()) / len(known) if whole else None
+    where = f" ({worst})" if worst else ""
+    most = _least(f"accuracy against {rival}: share above, of {expected}", above, 0.5)
+    most["ok"] = above is not None and above > 0.5  # most is more than half
+    return [_least(f"accuracy against {rival}: the worst{where}", known[worst] if worst else None, 0.0), most]
 
 
 def _early(rows: Sequence[Json], expected: int) -> tuple[float | None, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import fmean
+from statistics import fmean, harmonic_mean
 
 from benchmarks.policies.judge import ACCURACY
 from client.flows import Json
@@ -26,8 +26,9 @@ def choose_and_report(
         settings: setting by arm, from the most careful to the boldest.
 
     Returns:
-        ``chosen_on``, ``reported_on``: workloads; ``setting``; ``accuracy_difference`` in shares and ``flops_speedup``,
-        means over the reported workloads; ``worst``: their least accuracy difference; ``seeds``: fewest of any run.
+        ``chosen_on``, ``reported_on``: workloads; ``setting``; ``accuracy_difference`` in shares, the mean over the
+        reported workloads; ``flops_speedup``: of as much full training on each of them; ``worst``: their least accuracy
+        difference; ``seeds``: fewest of any run.
         Halves without a complete workload are left out.
     """
     rows = {(row["workload"], row["arm"]): row for row in table}
@@ -49,7 +50,7 @@ def choose_and_report(
                 "setting": settings[arm],
                 "accuracy_difference": fmean(lost),
                 "worst": min(lost),
-                "flops_speedup": fmean(row["flops_speedup"] for row in there),
+                "flops_speedup": harmonic_mean(row["flops_speedup"] for row in there),
                 "seeds": min(row["accuracy_difference"]["n"] for row in there),
             }
         )
@@ -58,7 +59,7 @@ def choose_and_report(
 
 def _choice(rows: Mapping[tuple[str, str], Json], half: Sequence[str], settings: Mapping[str, str]) -> str:
     lost = {arm: fmean(rows[w, arm]["accuracy_difference"]["mean"] for w in half) for arm in settings}
-    saved = {arm: fmean(rows[w, arm]["flops_speedup"] for w in half) for arm in settings}
+    saved = {arm: harmonic_mean(rows[w, arm]["flops_speedup"] for w in half) for arm in settings}
     good = [arm for arm in settings if lost[arm] >= ACCURACY]
     return max(good, key=saved.__getitem__, default=next(iter(settings)))
 

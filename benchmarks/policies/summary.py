@@ -61,6 +61,45 @@ def headline(table: Sequence[Json], kinds: Mapping[str, str]) -> str:
     return _table(head, cells)
 
 
+def confirmed(table: Sequence[Json], kinds: Mapping[str, str]) -> str:
+    """``smartfrz`` at its default setting against full training and all who stop or hurry instead of freezing."""
+    head = (
+        "workload", "", "seeds", "accuracy of full, %", "accuracy to full, pt", "FLOPs, full / ours",
+        "seconds of training, full / ours", "to the calendar at equal FLOPs, pt",
+        "to the calendar with a higher rate, pt", "to early stopping, pt",
+    )  # fmt: skip
+    rows = {(row["workload"], row["arm"]): row for row in table if row["n"]}
+
+    def rival(row: Json, name: str | None) -> str:
+        """The difference, and what the rival spent over what we did."""
+        if name is None or not (found := row["against"][name])["accuracy_difference"]:
+            return ""
+        spent = 1.0 / found["flops_ratio"]["mean"]
+        return f"{points(found['accuracy_difference'], row['n'])} ({spent:.2f} of our FLOPs)"
+
+    cells = []
+    for workload, kind in kinds.items():
+        if (row := rows.get((workload, SUBJECT))) is None:
+            continue
+        hurried = next((arm for (name, arm) in rows if name == workload and arm.startswith("faster-")), None)
+        seconds = row["train_seconds_ratio"]
+        cells.append(
+            (
+                workload,
+                kind,
+                str(row["n"]),
+                f"{100 * rows[workload, 'full']['accuracy']['mean']:.2f}" if (workload, "full") in rows else "",
+                marked(points(row["accuracy_difference"], row["n"]), row),
+                _number(row["flops_speedup"]),
+                f"{1.0 / seconds['mean']:.2f} (n = {seconds['n']})" if seconds else "",
+                points(row["equal_compute_difference"], row["n"]),
+                rival(row, hurried),
+                rival(row, "early-stop" if (workload, "early-stop") in rows else None),
+            )
+        )
+    return _table(head, cells)
+
+
 def against_policies(table: Sequence[Json], kinds: Mapping[str, str]) -> str:
     """Accuracy and FLOPs of every arm that freezes or stops, to full training, workload by workload."""
     arms = list(dict.fromkeys(row["arm"] for row in table if row["kind"] in ("early-stop", "policy") and row["n"]))

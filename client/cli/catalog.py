@@ -18,15 +18,14 @@ def workers(ctx: typer.Context, output: Output = Format.table, quiet: Quiet = Fa
         output=output,
         quiet=quiet,
         ids=(worker["id"] for worker in page["data"]),
-        columns=("ID", "HOST", "STATE", "DEVICES", "PROCESSES", "JOB", "HEARTBEAT"),
+        columns=("ID", "HOST", "STATE", "DEVICES", "PROCESSES", "JOB", "HEARTBEAT", "TROUBLE"),
         rows=(_worker_row(worker) for worker in page["data"]),
     )
 
 
 def _worker_row(worker: Json) -> tuple[object, ...]:
-    devices = ",".join(worker["devices"])
-    heartbeat = age(worker.get("last_heartbeat_at"))
-    return worker["id"], worker["host"], worker["state"], devices, worker["max_processes"], worker["job_id"], heartbeat
+    known = worker["id"], worker["host"], worker["state"], ",".join(worker["devices"]), worker["max_processes"]
+    return *known, worker["job_id"], age(worker.get("last_heartbeat_at")), worker.get("trouble")
 
 
 def models(ctx: typer.Context, output: Output = Format.table, quiet: Quiet = False) -> None:

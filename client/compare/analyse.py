@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from client.compare.calendar import levels
 from client.compare.checks import checks_of
 from client.compare.definition import Comparison
 from client.compare.expand import Run, starts_of
 from client.compare.machines import elsewhere
-from client.compare.statistics import HOW, difference, interpolate, ratio, stat
+from client.compare.statistics import HOW, difference, ratio, stat
 from client.compare.timeline import timeline
 from client.flows import Json
 
@@ -136,8 +137,7 @@ def _workload_rows(
             "against": {},
         }
         if arm in rivals:
-            level = {seed: _level(curve.get(seed, []), x) for seed, x in share[arm].items()}
-            row["equal_compute_difference"] = stat(difference(accuracy[arm], level))
+            row["equal_compute_difference"] = stat(difference(accuracy[arm], levels(curve, share[arm])))
             if early is not None and early != arm:
                 row["early_stop_difference"] = stat(difference(accuracy[arm], accuracy[early]))
             row["against"] = {
@@ -164,10 +164,6 @@ def _curve(
             if x is not None and y is not None:
                 points.setdefault(seed, []).append((x, y))
     return {seed: sorted(found) for seed, found in points.items()}
-
-
-def _level(points: Sequence[tuple[float, float]], x: float | None) -> float | None:
-    return None if x is None else interpolate(points, x)
 
 
 def _of(reports: Mapping[int, Json], *path: str) -> Values:

@@ -56,7 +56,7 @@ def accuracy_figure(document: Json, workload: str) -> Figure | None:
     if (floor := _floor(rows, heights)) is not None:
         axes[0].set_ylim(bottom=floor)
     bars = any((row["accuracy_difference"] or {}).get("low") is not None for row in rows)
-    how = ["bars: 95 % bootstrap interval of the difference to full, paired by seed"] if bars else []
+    how = ["bars: 95 % interval (t) of the difference to full, paired by seed"] if bars else []
     how += [f"{DAGGER}: see the notes under the table"] if any(row["notes"] for row in rows) else []
     between = "; " if len(panels) > 1 else "\n"  # one panel is narrower than the line
     figure.suptitle(between.join([f"{workload}: means over {_count(most, 'seed')}", *how]), fontsize=9)

@@ -28,8 +28,9 @@ Brackets hold 95 % intervals ({intervals})
   Evaluations on a validation split are not in them.
 - Accuracy, wall time and all-reduce bytes are measured. Wall time is of the whole job, from the start of its processes
   to the report; runs that were resumed have none.
-- Full training of equal compute: the same recipe with its schedule shortened, the length chosen with hindsight. Its
-  accuracy is interpolated between the lengths that were run, seed by seed, and nothing is said outside of them.
+- Full training of equal compute: the same recipe with its schedule shortened, the length chosen with hindsight: that
+  of the arm's FLOPs, or a shorter one that was run and is better on average. Its accuracy is interpolated seed by seed
+  between the lengths that were run, straight in the logarithm of FLOPs, and nothing is said outside of them.
 """
 
 

@@ -180,6 +180,16 @@ class TestIdempotency:
             store.create(record(), idempotency=("key", "other"))
         assert store.counts() == {"queued": 1}
 
+    def test_a_key_tells_what_was_made_with_it(self, store: JobStore) -> None:
+        assert store.created_with(("key", "hash")) is None
+        job, _ = store.create(record(), idempotency=("key", "hash"))
+        assert store.created_with(("key", "hash")) == job
+        done = store.update(job.id, state.cancel)
+        assert store.created_with(("key", "hash")) == done
+        with pytest.raises(IdempotencyConflict):
+            store.created_with(("key", "other"))
+        assert store.created_with(("other", "hash")) is None
+
     def test_other_keys_do_not_meet(self, store: JobStore) -> None:
         assert store.create(record(), idempotency=("a", "hash"))[1]
         assert store.create(record(), idempotency=("b", "hash"))[1]

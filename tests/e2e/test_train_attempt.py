@@ -218,13 +218,60 @@ def test_what_cannot_work_ends_with_a_reason_on_the_first_rank_that_meets_it(tmp
     assert "Traceback" in files.log(0).read_text()
 
 
-def test_early_stop_ends_before_the_planned_steps(tmp_path: Path) -> None:
-    spec = job(epochs=30, early_stop={"patience": 2}, data={"validation_ratio": 0.2}, freeze={"policy": "none"})
-    files = attempt(tmp_path, spec)
-    assert run(files) == [0]
-    document = report(files)
+STEADY = {"lr_schedule": {"name": "constant"}, "data": {"validation_ratio": 0.2}, "freeze": {"policy": "none"}}
+
+
+@pytest.fixture(scope="module")
+def stopped_early(tmp_path_factory: pytest.TempPathFactory) -> AttemptFiles:
+    """Two ranks whose validation accuracy stops rising long before the planned steps."""
+    spec = job(2, epochs=30, early_stop={"patience": 2}, **STEADY)
+    files = attempt(tmp_path_factory.mktemp("early"), spec)
+    assert run(files, 2) == [0, 0]
+    return files
+
+
+def validated(files: AttemptFiles) -> dict[int, float]:
+    """Validation accuracy by step."""
+    lines = [json.loads(line) for line in files.metrics.read_text().splitlines()]
+    return {line["step"]: line["validation_accuracy"] for line in lines if "validation_accuracy" in line}
+
+
+def test_early_stop_ends_before_the_planned_steps_with_the_best_weights(
+    tmp_path: Path, stopped_early: AttemptFiles
+) -> None:
+    document = report(stopped_early)
     assert document["stopped_early"]
     assert document["steps"] < document["planned_steps"]
+    found = validated(stopped_early)
+    assert document["weights_of_step"] == max(found, key=found.__getitem__) < document["steps"]
+    assert not stopped_early.best.exists()
+
+    until_then = attempt(tmp_path, job(2, epochs=30, max_steps=document["weights_of_step"], **STEADY))
+    assert run(until_then, 2) == [0, 0]
+    assert same(weights(until_then), weights(stopped_early))
+    assert report(until_then)["accuracy"] == document["accuracy"]
+
+
+def test_a_run_that_is_not_stopped_early_ends_with_its_best_weights_too(tmp_path: Path) -> None:
+    files = attempt(tmp_path, job(epochs=4, early_stop={"patience": 4}, **STEADY))
+    assert run(files) == [0]
+    document, found = report(files), validated(files)
+    assert not document["stopped_early"]
+    assert max(found) == document["steps"], "the last epoch is looked at too"
+    assert document["weights_of_step"] == max(found, key=found.__getitem__)
+
+
+def test_a_resume_has_the_best_weights_of_before(tmp_path: Path, stopped_early: AttemptFiles) -> None:
+    whole = report(stopped_early)
+    best, kill_at = whole["weights_of_step"], whole["steps"] - 1
+    assert best < kill_at // 2 * 2, "the checkpoint is of after the best evaluation"
+    spec = job(2, epochs=30, early_stop={"patience": 2}, checkpoint_every_steps=2, **STEADY)
+    first, second = attempt(tmp_path, spec, 1), attempt(tmp_path, spec, 2)
+    assert run(first, 2, **{FAIL_AT: f"1:{kill_at}"})[1] == -signal.SIGKILL
+    first.best.unlink()
+    assert run(second, 2) == [0, 0]
+    assert report(second)["weights_of_step"] == best
+    assert same(weights(stopped_early), weights(second))
 
 
 class Service:

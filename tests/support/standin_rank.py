@@ -1,7 +1,7 @@
 """A stand-in for ``workers.training.main`` without torch: counts steps, keeps a journal, obeys ``control.json``.
 
 The job's metadata says how it behaves: ``steps`` (of 20 ms), ``raise_at``, ``kill_at`` (rank 1 kills itself with -9),
-``stubborn`` (neither orders nor TERM stop it), ``grandchild``.
+``kill_at_once`` (every rank does, in every attempt), ``stubborn`` (neither orders nor TERM stop it), ``grandchild``.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ def main(root: str) -> None:
     job, rank, orders = files.root.parent, int(os.environ["RANK"]), spec.spec.metadata
     journal, saved = job / f"journal-{rank}.jsonl", job / f"saved-{rank}"
     stubborn = "stubborn" in orders
+    if "kill_at_once" in orders:
+        os.kill(os.getpid(), signal.SIGKILL)
     if stubborn:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if "grandchild" in orders:

@@ -1,15 +1,73 @@
-"""How documents and event ids look inside a store; the same for every implementation."""
+"""How records, documents and event ids look inside a store; the same for every implementation."""
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import re
+from collections.abc import Iterable
 from typing import Any
 
-from workers.jobs.record import Command, Event
+from pydantic import ValidationError
 
+from workers.jobs.errors import Problem, RecordUnreadable, SpecInvalid
+from workers.jobs.record import Command, Event, JobRecord
+
+_log = logging.getLogger(__name__)
 _EVENT_ID = re.compile(r"([0-9]{1,19})(?:-([0-9]{1,19}))?")
+
+
+def write_record(record: JobRecord) -> str:
+    """The record as JSON, read back before anybody stores it: one that cannot be read would stop all who meet it.
+
+    Raises:
+        RecordUnreadable: it could not be read again.
+    """
+    try:
+        text = record.model_dump_json()
+    except ValueError as error:  # nested too deep, say
+        raise RecordUnreadable(record.id, str(error)) from error
+    read_record(record.id, text)
+    return text
+
+
+def write_new_record(record: JobRecord) -> str:
+    """:func:`write_record` of a record that was just made, at whose fault only its spec can be.
+
+    Raises:
+        SpecInvalid: it could not be read again.
+    """
+    try:
+        return write_record(record)
+    except RecordUnreadable as error:
+        text = f"it cannot be stored so that it can be read again ({error.why})"
+        raise SpecInvalid([Problem("", text, "NOT_STORABLE")]) from error
+
+
+def read_record(job_id: str, text: str) -> JobRecord:
+    """The inverse of :func:`write_record`.
+
+    Raises:
+        RecordUnreadable: with the first fault found.
+    """
+    try:
+        return JobRecord.model_validate_json(text)
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, fault["loc"]))
+        raise RecordUnreadable(job_id, f"{where}: {fault['msg']}" if where else fault["msg"]) from error
+
+
+def read_records(texts: Iterable[tuple[str, str]]) -> list[JobRecord]:
+    """Records of ``(job id, text)``, in that order; one that cannot be read is logged and left out."""
+    found = []
+    for job_id, text in texts:
+        try:
+            found.append(read_record(job_id, text))
+        except RecordUnreadable as error:
+            _log.warning("left out: %s", error)
+    return found
 
 
 def dumps(value: Any) -> str:

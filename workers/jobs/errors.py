@@ -4,6 +4,7 @@
 
     JobError
     ├── JobNotFound
+    ├── RecordUnreadable      the record is no record, or would not be one once it is written
     ├── IllegalTransition     the job's status does not allow this
     ├── StaleFence            the writer's claim has been taken over; it must stop
     ├── IdempotencyConflict   same key, another body
@@ -24,6 +25,14 @@ class JobNotFound(JobError):
     def __init__(self, job_id: str) -> None:
         super().__init__(f"no job {job_id!r}")
         self.job_id = job_id
+
+
+class RecordUnreadable(JobError):
+    """The text that the store holds for the job, or would hold, cannot be read as a record. Nothing was written."""
+
+    def __init__(self, job_id: str, why: str) -> None:
+        super().__init__(f"the record of job {job_id!r} cannot be read: {why}")
+        self.job_id, self.why = job_id, why
 
 
 class IllegalTransition(JobError):

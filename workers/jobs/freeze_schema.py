@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import os.path
 import textwrap
 from dataclasses import replace
 from pathlib import Path
@@ -107,6 +108,6 @@ def confined(config: FreezeConfig, data_dir: Path | None) -> FreezeConfig:
         text = "user data is off: the operator allows it by setting SMARTFRZ_DATA_DIR"
         raise ConfigError(text, "/options/weights")
     path = confine(str(weights), data_dir)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ConfigError(f"there is no file {weights!r} in the data directory", "/options/weights")
     return replace(config, options={**config.options, "weights": str(path)})

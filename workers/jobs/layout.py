@@ -9,6 +9,7 @@
         logs/rank<N>.log   stdout and stderr of each rank
         metrics.jsonl      one JSON object a line: {"step", "at", "name": value, ...}
         checkpoints/step-<NNNNNNNN>/   the newest two of all attempts; none once the job has succeeded
+        best.safetensors   weights of the best evaluation so far, with early stopping
         commands.jsonl     freeze commands and the steps at which they were applied; what a resume replays
         cache/rank<N>/     forward cache and moments of frozen units; gone when the attempt ends
         artifacts/         model.safetensors, report.json, ...
@@ -98,6 +99,10 @@ class AttemptFiles:
     @property
     def checkpoints(self) -> Path:
         return self.root / "checkpoints"
+
+    @property
+    def best(self) -> Path:
+        return self.root / "best.safetensors"
 
     @property
     def artifacts(self) -> Path:

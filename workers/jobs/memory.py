@@ -6,12 +6,22 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from workers.jobs.codec import decision_step, dumps, freeze_counts, outcome_event, parse_event_id
+from workers.jobs.codec import (
+    decision_step,
+    dumps,
+    freeze_counts,
+    outcome_event,
+    parse_event_id,
+    read_record,
+    read_records,
+    write_new_record,
+    write_record,
+)
 from workers.jobs.errors import IdempotencyConflict, IllegalTransition, JobNotFound, StaleFence, StoreUnavailable
 from workers.jobs.ports import Decide
 from workers.jobs.record import LEASED, Command, CommandAction, Event, JobRecord, WorkerInfo, queue_score
@@ -32,6 +42,7 @@ class MemoryJobStore:
         self._clock = clock
         self._lock = threading.RLock()
         self._records: dict[str, str] = {}
+        self._statuses: dict[str, str] = {}
         self._idempotency: dict[str, tuple[str, str, float]] = {}
         self._events: dict[str, deque[Event]] = defaultdict(lambda: deque(maxlen=MAX_EVENTS))
         self._freeze: dict[str, str] = {}
@@ -63,27 +74,37 @@ class MemoryJobStore:
 
     def create(self, record: JobRecord, *, idempotency: tuple[str, str] | None = None) -> tuple[JobRecord, bool]:
         with self._open():
-            if idempotency is not None:
-                body, job_id, expires = self._idempotency.get(idempotency[0], ("", "", 0.0))
-                if expires > self._clock():
-                    if body != idempotency[1]:
-                        raise IdempotencyConflict(idempotency[0])
-                    return self.get(job_id), False
+            if idempotency is not None and (earlier := self.created_with(idempotency)) is not None:
+                return earlier, False
             if record.id in self._records:
                 raise ValueError(f"job {record.id} exists already")
+            text = write_new_record(record.model_copy(update={"version": 1}))
             if idempotency is not None:
                 until = self._clock() + IDEMPOTENCY_SECONDS
                 self._idempotency[idempotency[0]] = (idempotency[1], record.id, until)
-            stored = self._write(record.model_copy(update={"version": 1}))
+            stored = self._write(record, text)
             data = {"status": record.status, "attempt": record.attempt}
             self._append(record.id, Event(type="job.created", at=record.created_at, data=data))
             return stored, True
+
+    def created_with(self, idempotency: tuple[str, str]) -> JobRecord | None:
+        with self._open():
+            body, job_id, expires = self._idempotency.get(idempotency[0], ("", "", 0.0))
+            if expires <= self._clock():
+                return None
+            if body != idempotency[1]:
+                raise IdempotencyConflict(idempotency[0])
+            return self.get(job_id)
 
     def get(self, job_id: str) -> JobRecord:
         with self._open():
             if job_id not in self._records:
                 raise JobNotFound(job_id)
-            return JobRecord.model_validate_json(self._records[job_id])
+            return read_record(job_id, self._records[job_id])
+
+    def _all(self) -> Sequence[JobRecord]:
+        """Every record that can be read, by id."""
+        return read_records(sorted(self._records.items()))
 
     def list(
         self,
@@ -96,10 +117,11 @@ class MemoryJobStore:
         metadata: dict[str, str] | None = None,
     ) -> tuple[Sequence[JobRecord], bool]:
         with self._open():
-            ids = sorted(self._records, reverse=newest_first)
+            found = [r for r in self._all() if matches(r, status=status, name=name, metadata=metadata)]
+            if newest_first:
+                found.reverse()
             if after is not None:
-                ids = [i for i in ids if (i < after if newest_first else i > after)]
-            found = [r for r in map(self.get, ids) if matches(r, status=status, name=name, metadata=metadata)]
+                found = [r for r in found if (r.id < after if newest_first else r.id > after)]
             return found[:limit], len(found) > limit
 
     def update(self, job_id: str, decide: Decide) -> JobRecord:
@@ -108,20 +130,24 @@ class MemoryJobStore:
             change = decide(record, self._clock())
             if change is None:
                 return record
-            stored = self._write(change.record.model_copy(update={"version": record.version + 1}))
+            new = change.record.model_copy(update={"version": record.version + 1})
+            stored = self._write(new, write_record(new))
             for event in change.events:
                 self._append(job_id, event)
             return stored
 
-    def _write(self, record: JobRecord) -> JobRecord:
-        self._records[record.id] = record.model_dump_json()
+    def _write(self, record: JobRecord, text: str) -> JobRecord:
+        self._records[record.id], self._statuses[record.id] = text, record.status
         return self.get(record.id)
 
     def delete(self, job_id: str) -> None:
         with self._open():
-            may_delete(job_id, self.get(job_id).status)
+            if job_id not in self._statuses:
+                raise JobNotFound(job_id)
+            may_delete(job_id, self._statuses[job_id])
             for kept in (
                 self._records,
+                self._statuses,
                 self._events,
                 self._freeze,
                 self._decisions,
@@ -140,21 +166,29 @@ class MemoryJobStore:
         with self._open():
             self._deleted.discard(job_id)
 
-    def queued(self, limit: int = 100) -> Sequence[JobRecord]:
+    def queued(self, limit: int = 100, *, after: JobRecord | None = None) -> Sequence[JobRecord]:
         with self._open():
-            waiting = [r for r in map(self.get, self._records) if r.status == "queued"]
-            return sorted(waiting, key=lambda r: (queue_score(r), r.id))[:limit]
+            queue = self._queue()
+            return [r for r in queue if after is None or _place(r) > _place(after)][:limit]
+
+    def places(self, job_ids: Collection[str]) -> dict[str, int]:
+        with self._open():
+            return {r.id: place for place, r in enumerate(self._queue(), 1) if r.id in job_ids}
+
+    def oldest_queued(self) -> float | None:
+        with self._open():
+            return min((r.queued_at for r in self._queue()), default=None)
+
+    def _queue(self) -> Sequence[JobRecord]:
+        return sorted((r for r in self._all() if r.status == "queued"), key=_place)
 
     def active(self) -> Sequence[JobRecord]:
         with self._open():
-            return [r for r in map(self.get, sorted(self._records)) if r.status in LEASED]
+            return [r for r in self._all() if r.status in LEASED]
 
     def counts(self) -> dict[str, int]:
         with self._open():
-            counts: dict[str, int] = defaultdict(int)
-            for record in map(self.get, self._records):
-                counts[record.status] += 1
-            return dict(counts)
+            return dict(Counter(self._statuses.values()))
 
     def _fenced(self, job_id: str, fence: int) -> None:
         record = self.get(job_id)
@@ -305,6 +339,10 @@ class MemoryJobStore:
 
     def close(self) -> None:
         """Nothing to close; here for the port's sake."""
+
+
+def _place(record: JobRecord) -> tuple[float, str]:
+    return queue_score(record), record.id
 
 
 def matches(

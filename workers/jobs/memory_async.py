@@ -26,6 +26,9 @@ class AsyncMemoryJobStore:
     async def create(self, record: JobRecord, *, idempotency: tuple[str, str] | None = None) -> tuple[JobRecord, bool]:
         return self.sync.create(record, idempotency=idempotency)
 
+    async def created_with(self, idempotency: tuple[str, str]) -> JobRecord | None:
+        return self.sync.created_with(idempotency)
+
     async def get(self, job_id: str) -> JobRecord:
         return self.sync.get(job_id)
 
@@ -55,8 +58,14 @@ class AsyncMemoryJobStore:
     async def files_removed(self, job_id: str) -> None:
         self.sync.files_removed(job_id)
 
-    async def queued(self, limit: int = 100) -> Sequence[JobRecord]:
-        return self.sync.queued(limit)
+    async def queued(self, limit: int = 100, *, after: JobRecord | None = None) -> Sequence[JobRecord]:
+        return self.sync.queued(limit, after=after)
+
+    async def places(self, job_ids: Collection[str]) -> dict[str, int]:
+        return self.sync.places(job_ids)
+
+    async def oldest_queued(self) -> float | None:
+        return self.sync.oldest_queued()
 
     async def active(self) -> Sequence[JobRecord]:
         return self.sync.active()

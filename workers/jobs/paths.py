@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 import re
 from pathlib import Path
 
@@ -15,7 +16,8 @@ class PathOutside(ValueError):
 def confine(path: str | Path, root: Path) -> Path:
     """The absolute path, symbolic links resolved, if it lies inside ``root``. It need not exist.
 
-    A relative path counts from ``root``.
+    A relative path counts from ``root``. Ask ``os.path`` whether something is there: ``Path`` raises where a name is
+    longer than the file system takes.
 
     Raises:
         PathOutside: it does not lie inside, by ``..``, by an absolute path or through a link.
@@ -63,7 +65,7 @@ def model_source(path: str, data_dir: Path | None) -> Path | str:
             if not _HUB_NAME.match(path):
                 raise
             local = None
-        if local is not None and (local.exists() or not _HUB_NAME.match(path)):
+        if local is not None and (os.path.exists(local) or not _HUB_NAME.match(path)):
             return local
     if _HUB_NAME.match(path):
         return path

@@ -27,7 +27,11 @@ Decide = Callable[[JobRecord, float], Change | None]
 
 
 class JobStore(Protocol):
-    """The truth about jobs. Every method may raise :class:`workers.jobs.errors.StoreUnavailable`."""
+    """The truth about jobs. Every method may raise :class:`workers.jobs.errors.StoreUnavailable`.
+
+    No write makes a record that cannot be read again. One that lies in the store all the same (damaged, or of another
+    version) is left out of what returns many, with a line in the log; what names it raises RecordUnreadable.
+    """
 
     def now(self) -> float:
         """The store's clock, Unix seconds: one clock for all hosts."""
@@ -45,10 +49,18 @@ class JobStore(Protocol):
 
         Raises:
             IdempotencyConflict: the key was used with another body.
+            SpecInvalid: the record could not be read again.
+        """
+
+    def created_with(self, idempotency: tuple[str, str]) -> JobRecord | None:
+        """The job that :meth:`create` made with this key and hash of the body, as it is now; ``None`` for none yet.
+
+        Raises:
+            IdempotencyConflict: the key was used with another body.
         """
 
     def get(self, job_id: str) -> JobRecord:
-        """Raises JobNotFound."""
+        """Raises JobNotFound, RecordUnreadable."""
 
     def list(
         self,
@@ -63,7 +75,25 @@ class JobStore(Protocol):
         """One page, ordered by id, and whether more follow. ``after`` is the last id of the page before."""
 
     def update(self, job_id: str, decide: Decide) -> JobRecord:
-        """Change a record by compare-and-swap. Returns what is stored now. Raises what ``decide`` raises."""
+        """Change a record by compare-and-swap. Returns what is stored now.
+
+        Raises:
+            JobNotFound, and what ``decide`` raises.
+            RecordUnreadable: it cannot be read, or the change would make it so; nothing was written.
+        """
+
+    def queued(self, limit: int = 100, *, after: JobRecord | None = None) -> Sequence[JobRecord]:
+        """Jobs that wait for a worker, first to run first; fewer than ``limit`` only where the queue ends.
+
+        Args:
+            after: last record of the page before. It goes on behind its place, whether or not the job still waits.
+        """
+
+    def places(self, job_ids: Collection[str]) -> dict[str, int]:
+        """The place in the queue, 1 first, of each of these jobs that waits. Reads no record."""
+
+    def oldest_queued(self) -> float | None:
+        """When the job that waits longest was queued, Unix seconds to about 2 ms; ``None`` when none waits."""
 
     def delete(self, job_id: str) -> None:
         """Forget a job that has ended: record, events, freezing, commands, its idempotency key; all or nothing.
@@ -80,9 +110,6 @@ class JobStore(Protocol):
 
     def files_removed(self, job_id: str) -> None:
         """Nothing is left of a deleted job. A repeat is no error."""
-
-    def queued(self, limit: int = 100) -> Sequence[JobRecord]:
-        """Jobs that wait for a worker, first to run first."""
 
     def active(self) -> Sequence[JobRecord]:
         """Jobs that are neither queued, paused nor terminal."""
@@ -171,6 +198,7 @@ class AsyncJobStore(Protocol):
     async def create(
         self, record: JobRecord, *, idempotency: tuple[str, str] | None = None
     ) -> tuple[JobRecord, bool]: ...
+    async def created_with(self, idempotency: tuple[str, str]) -> JobRecord | None: ...
     async def get(self, job_id: str) -> JobRecord: ...
     async def list(
         self,
@@ -186,7 +214,9 @@ class AsyncJobStore(Protocol):
     async def delete(self, job_id: str) -> None: ...
     async def deleted(self) -> Sequence[str]: ...
     async def files_removed(self, job_id: str) -> None: ...
-    async def queued(self, limit: int = 100) -> Sequence[JobRecord]: ...
+    async def queued(self, limit: int = 100, *, after: JobRecord | None = None) -> Sequence[JobRecord]: ...
+    async def places(self, job_ids: Collection[str]) -> dict[str, int]: ...
+    async def oldest_queued(self) -> float | None: ...
     async def active(self) -> Sequence[JobRecord]: ...
     async def counts(self) -> dict[str, int]: ...
     async def append_event(self, job_id: str, event: Event, *, fence: int | None = None) -> str: ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from typing import Any, Literal
@@ -100,6 +101,8 @@ class JobRecord(BaseModel):
     """Grows with every claim; every write of an attempt carries it."""
     owner: str | None = None
     """Worker that holds the lease."""
+    not_before: float | None = None
+    """While queued: no worker takes the job before this moment, for the last one could not begin it."""
     lease_expires_at: float | None = None
     last_heartbeat_at: float | None = None
     stalled: bool = False
@@ -119,6 +122,10 @@ class JobRecord(BaseModel):
     def terminal(self) -> bool:
         return self.status in TERMINAL
 
+    def held_back(self, now: float) -> bool:
+        """Whether no worker may take it yet, though it is queued."""
+        return self.not_before is not None and now < self.not_before
+
 
 class WorkerInfo(BaseModel):
     """What a worker says of itself; expires when it is not renewed."""
@@ -128,7 +135,9 @@ class WorkerInfo(BaseModel):
     id: str
     host: str
     pid: int
-    state: Literal["idle", "busy", "draining"] = "idle"
+    state: Literal["idle", "busy", "draining", "blocked"] = "idle"
+    trouble: str | None = None
+    """Why it claims nothing, when it is blocked."""
     devices: list[str] = Field(default_factory=list)
     """``["cpu"]`` or ``["cuda:0", ...]``."""
     max_processes: int = 1
@@ -143,6 +152,21 @@ def new_job_id(now: float | None = None) -> str:
     return f"job_{millis:011x}{secrets.token_hex(5)}"
 
 
+_BAND = 1e11
+"""Scores of one priority: more seconds than any Unix time has."""
+
+
 def queue_score(record: JobRecord) -> float:
     """Order in the queue: higher priority first, then earlier submission. Smaller runs first."""
-    return -record.spec.priority * 1e11 + record.queued_at
+    return -record.spec.priority * _BAND + record.queued_at
+
+
+def of_queue_score(score: float) -> tuple[int, float]:
+    """The priority and ``queued_at`` (to about 2 ms) that a score stands for: inverse of :func:`queue_score`."""
+    priority = -math.floor(score / _BAND)
+    return priority, score + priority * _BAND
+
+
+def next_priority_score(priority: int) -> float:
+    """Where the scores of lower priorities begin."""
+    return (1 - priority) * _BAND

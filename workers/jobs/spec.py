@@ -15,9 +15,9 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._:/-]{
 
 
 class Strict(BaseModel):
-    """Base of every part of a spec: immutable, unknown fields refused."""
+    """Base of every part of a spec: immutable; unknown fields and numbers that are not finite are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Source(Strict):
@@ -76,6 +76,8 @@ class LrScheduleSpec(Strict):
 
 
 class EarlyStopSpec(Strict):
+    """The run ends with the weights of its best evaluation, whether it is stopped or not."""
+
     patience: int = Field(2, ge=1, description="Evaluations without improvement before training stops.")
     min_delta: float = Field(0.0, ge=0.0)
 

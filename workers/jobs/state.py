@@ -42,6 +42,7 @@ def _move(record: JobRecord, to: Status, now: float, *, action: str, event: str 
         fields |= {"owner": None, "lease_expires_at": None, "stop_requested": None, "stalled": False}
     if to in TERMINAL:
         fields["ended_at"] = now
+    fields.setdefault("not_before", None)
     new = record.model_copy(update={"status": to, "updated_at": now, **fields})
     data: dict[str, Any] = {"status": to, "attempt": new.attempt}
     if new.status_reason:
@@ -57,8 +58,8 @@ def _fenced(record: JobRecord, fence: int) -> None:
 
 
 def claim(record: JobRecord, now: float, *, owner: str, lease_seconds: float) -> Change | None:
-    """Take a queued job: fence + 1, attempt + 1, a lease. ``None`` when somebody else was faster."""
-    if record.status != "queued":
+    """Take a queued job: fence + 1, attempt + 1, a lease. ``None`` when it is held back, or somebody was faster."""
+    if record.status != "queued" or record.held_back(now):
         return None
     return _move(
         record,
@@ -154,9 +155,19 @@ def reap(record: JobRecord, now: float) -> Change | None:
     return lose(record, now, fence=record.fence, message=f"worker {record.owner} sent no heartbeat for {silent:.0f} s")
 
 
-def hand_back(record: JobRecord, now: float, *, fence: int, message: str) -> Change:
-    """A draining worker checkpointed and gives the job back; this attempt does not count. Raises StaleFence."""
+def hand_back(record: JobRecord, now: float, *, fence: int, message: str, hold_seconds: float | None = None) -> Change:
+    """The worker gives the job back, for a reason that is not the job's; this attempt does not count.
+
+    Args:
+        hold_seconds: the attempt never began: its time does not count either, and nobody takes the job for so long.
+
+    Raises:
+        StaleFence.
+    """
     _fenced(record, fence)
+    held: dict[str, Any] = {}
+    if hold_seconds is not None:
+        held = {"not_before": now + hold_seconds, "run_seconds": record.run_seconds}
     return _move(
         record,
         "queued",
@@ -165,6 +176,7 @@ def hand_back(record: JobRecord, now: float, *, fence: int, message: str) -> Cha
         event="job.requeued",
         attempt=record.attempt - 1,
         status_message=message,
+        **held,
     )
 
 

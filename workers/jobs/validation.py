@@ -5,6 +5,7 @@ What has to lie on disk is looked for here: API and workers share the home and e
 
 from __future__ import annotations
 
+import os.path
 from pathlib import Path
 from typing import Any, Literal
 
@@ -197,7 +198,7 @@ def _entry_problems(part: Part, entry: str, code_dir: Path | None) -> list[Probl
         return [Problem(pointer, f"{entry!r} leads out of the code directory", "PATH_OUTSIDE")]
     except ValueError as error:
         return [Problem(pointer, str(error), "INVALID_ENTRY")]
-    if not path.is_file():
+    if not os.path.isfile(path):
         return [Problem(pointer, f"there is no file {file!r} in the code directory", "NOT_FOUND")]
     return []
 
@@ -212,7 +213,7 @@ def _path_problems(pointer: str, path: str | None, data_dir: Path | None) -> lis
         found = confine(path, data_dir)
     except PathOutside:
         return [Problem(pointer, f"{path!r} leads out of the data directory", "PATH_OUTSIDE")]
-    if not found.exists():
+    if not os.path.exists(found):
         return [Problem(pointer, f"there is no {path!r} in the data directory", "NOT_FOUND")]
     return []
 
@@ -225,6 +226,6 @@ def _source_problems(path: str | None, data_dir: Path | None) -> list[Problem]:
         source = model_source(path, data_dir)
     except PathOutside:
         return [Problem("/model/path", f"{path!r} is no hub name and leads out of the data directory", "PATH_OUTSIDE")]
-    if isinstance(source, Path) and not source.is_dir():
+    if isinstance(source, Path) and not os.path.isdir(source):
         return [Problem("/model/path", f"there is no folder {path!r} in the data directory", "NOT_FOUND")]
     return []

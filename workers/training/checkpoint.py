@@ -5,6 +5,7 @@
     checkpoints/step-00000120/
         manifest.json        {"step", "world", "files": {name: {"sha256", "bytes"}}}; written last
         model.safetensors    parameters and buffers, by their names without wrappers
+        best.safetensors     the same of the best evaluation so far, with early stopping
         training.pt          optimizer, freezer, position: tensors and plain values, read with ``weights_only=True``
         rank<N>.pt           random state of one rank
 
@@ -30,6 +31,7 @@ from safetensors.torch import load_file, save_file
 
 _log = logging.getLogger(__name__)
 _MANIFEST = "manifest.json"
+BEST = "best.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +44,8 @@ class Checkpoint:
     """``optimizer``, ``freezer``, ``loop``: nested dicts and lists of tensors, numbers, strings, bytes."""
     rng: list[dict[str, Any]]
     """Random state by rank."""
+    best: Path | None = None
+    """File with the weights of the best evaluation, to be copied; once read, that of the checkpoint."""
 
     @property
     def world(self) -> int:
@@ -101,6 +105,8 @@ def save(folder: Path, checkpoint: Checkpoint, *, keep: int = 2, earlier: Sequen
     try:
         save_file(checkpoint.model, beside / "model.safetensors")
         torch.save(checkpoint.training, beside / "training.pt")
+        if checkpoint.best is not None:
+            shutil.copyfile(checkpoint.best, beside / BEST)
         for rank, state in enumerate(checkpoint.rng):
             torch.save(state, beside / f"rank{rank}.pt")
         files = {path.name: _describe(path) for path in sorted(beside.iterdir())}
@@ -145,6 +151,7 @@ def load(path: Path) -> Checkpoint:
             model=load_file(path / "model.safetensors"),
             training=torch.load(path / "training.pt", weights_only=True, map_location="cpu"),
             rng=[torch.load(path / f"rank{n}.pt", weights_only=True) for n in range(int(manifest["world"]))],
+            best=path / BEST if BEST in manifest["files"] else None,
         )
     except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error

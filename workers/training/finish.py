@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from workers.jobs.layout import Result, write_atomic
-from workers.training import checkpoint
+from workers.training import best, checkpoint
 from workers.training.evaluate import Score
 from workers.training.loop import Trained, scored
 from workers.training.machine import machine
@@ -33,6 +33,7 @@ def finish(run: Run, trained: Trained, teller: Teller, *, began: float) -> Resul
     Args:
         began: ``perf_counter`` at the start of the process.
     """
+    weights_of = best.take(run, trained.position)
     score = scored(run, trained.position, "test", teller)
     if not run.ranks.leads:
         return Result(outcome="succeeded", rank=run.ranks.rank, step=trained.position.step)
@@ -40,17 +41,22 @@ def finish(run: Run, trained: Trained, teller: Teller, *, began: float) -> Resul
     folder = run.files.artifacts
     folder.mkdir(parents=True, exist_ok=True)
     _save_weights(run, folder / "model.safetensors")
-    document = report(run, trained, score, wall_seconds=time.perf_counter() - began)
+    run.files.best.unlink(missing_ok=True)
+    document = report(run, trained, score, weights_of=weights_of, wall_seconds=time.perf_counter() - began)
     write_atomic(folder / "report.json", json.dumps(document, indent=1))
     teller.finished(run, trained.position.step)
     return Result(outcome="succeeded", step=trained.position.step, summary=summary(document))
 
 
-def report(run: Run, trained: Trained, score: Score, *, wall_seconds: float) -> dict[str, Any]:
+def report(run: Run, trained: Trained, score: Score, *, weights_of: int, wall_seconds: float) -> dict[str, Any]:
     """Everything that was measured; ratios are this run over full training of the same length, null where undefined.
 
     After a resume, ``wall_seconds`` is of the last attempt alone. The other figures are of the steps that led here,
     each counted once, whichever attempt did it; the freezer's overhead holds the preparation of each attempt.
+
+    Args:
+        weights_of: steps after which the model was as it is kept and scored: fewer than all of them where early
+            stopping found it to be better then.
     """
     position, freeze = trained.position, run.freezer.report()
     savings = freeze["savings"]
@@ -71,6 +77,7 @@ def report(run: Run, trained: Trained, score: Score, *, wall_seconds: float) -> 
         "planned_steps": run.total_steps,
         "epochs": position.step / run.plan.steps_per_epoch,
         "stopped_early": trained.stopped_early,
+        "weights_of_step": weights_of,
         "attempt": run.attempt.attempt,
         "resumes": position.resumes,
         "wall_seconds": wall_seconds,

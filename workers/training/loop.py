@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from workers.jobs.record import Progress
-from workers.training import resume
+from workers.training import best, resume
 from workers.training.commands import Commands
 from workers.training.control import Action, ControlPoint
 from workers.training.errors import TrainingError
@@ -109,6 +109,8 @@ def train(run: Run, position: Position, teller: Teller) -> Trained:
         if order.checkpoint or (save_every and position.step % save_every == 0 and position.step < total):
             save_checkpoint(run, position, teller)
             control.saved()
+    if spec.early_stop is not None and position.evaluated_at != position.step:
+        _evaluate(run, position, teller)  # the last epoch's weights may be the best ones
     return Trained(position, stopped_early=False)
 
 
@@ -197,8 +199,10 @@ def _evaluate(run: Run, position: Position, teller: Teller) -> bool:
     stop = run.training.early_stop
     if stop is None:
         return False
-    improved = position.improved(score.accuracy, stop.min_delta)
-    return not improved and position.waited >= stop.patience
+    if position.improved(score.accuracy, stop.min_delta):
+        best.keep(run, position)
+        return False
+    return position.waited >= stop.patience
 
 
 def scored(run: Run, position: Position, split: str, teller: Teller) -> Score:

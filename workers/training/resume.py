@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ class Position:
     """Completed optimizer steps."""
     best: float | None = None
     """Best validation accuracy so far (early stop)."""
+    best_step: int | None = None
+    """Steps before it; its weights are kept (:mod:`workers.training.best`)."""
     waited: int = 0
     """Evaluations since then."""
     evaluated_at: int = 0
@@ -54,7 +57,9 @@ def save(run: Run, position: Position) -> Path | None:
         "loop": asdict(position),
         "total_steps": run.total_steps,
     }
-    made = checkpoint.Checkpoint(step=position.step, model=checkpoint.weights(run.model), training=training, rng=rng)
+    best = run.files.best if position.best_step is not None else None
+    model = checkpoint.weights(run.model)
+    made = checkpoint.Checkpoint(step=position.step, model=model, training=training, rng=rng, best=best)
     return checkpoint.save(run.files.checkpoints, made, earlier=_earlier(run))
 
 
@@ -70,6 +75,8 @@ def restore(run: Run) -> Position:
     if run.ranks.leads:
         found = checkpoint.newest(attempt.checkpoints for attempt in run.job_files.attempts())
         path = str(found) if found is not None else None
+        if found is not None and (found / checkpoint.BEST).is_file():  # before the others go on
+            shutil.copyfile(found / checkpoint.BEST, run.files.best)
     path = run.ranks.broadcast_object(path)
     state = checkpoint.load(Path(path)) if path is not None else None
     if state is not None and (state.world != run.ranks.world or state.training["total_steps"] != run.total_steps):

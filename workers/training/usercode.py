@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os.path
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -35,7 +36,7 @@ def load_function(entry: str, code_dir: Path | None) -> Callable[..., Any]:
         raise ConfigInvalid(f"entry {entry!r}: {error}") from error
     except ValueError as error:
         raise ConfigInvalid(str(error)) from error
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ConfigInvalid(f"entry {entry!r}: no file {file} in the code directory")
     function = getattr(_import(path, entry), name, None)
     if not callable(function):

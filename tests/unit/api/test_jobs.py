@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -75,6 +76,23 @@ async def test_the_same_key_with_another_spec_is_422(world: Any, make_spec: Any)
     answer = await world.client.post("/v1/jobs", json=make_spec(priority=1), headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (422, "IDEMPOTENCY_KEY_REUSED")
     assert world.store.counts() == {"queued": 1}
+
+
+async def test_a_replay_is_not_judged_by_what_changed_since(make_world: Any, make_spec: Any, tmp_path: Path) -> None:
+    (tmp_path / "own.py").touch()
+    world = make_world(code_dir=tmp_path)
+    model, headers = {"name": "code", "entry": "own.py:make"}, {"Idempotency-Key": "k1"}
+    async with world.client:
+        first = await world.client.post("/v1/jobs", json=make_spec(model=model), headers=headers)
+        (tmp_path / "own.py").unlink()
+        again = await world.client.post("/v1/jobs", json=make_spec(model=model), headers=headers)
+        other = await world.client.post("/v1/jobs", json=make_spec(model=model, priority=1), headers=headers)
+        fresh = await world.client.post("/v1/jobs", json=make_spec(model=model), headers={"Idempotency-Key": "k2"})
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert (again.json()["id"], again.headers["idempotent-replayed"]) == (first.json()["id"], "true")
+    assert (other.status_code, other.json()["code"]) == (422, "IDEMPOTENCY_KEY_REUSED")
+    assert (fresh.status_code, fresh.json()["code"]) == (422, "SPEC_INVALID")
+    assert (world.store.counts(), world.wakeup.count) == ({"queued": 1}, 1)
 
 
 async def test_two_at_once_with_one_key_make_one_job(world: Any, make_spec: Any) -> None:
@@ -235,6 +253,28 @@ async def test_cancel_of_an_ended_job_is_409_not_to_be_retried(world: Any) -> No
     assert (answer.status_code, answer.json()["code"]) == (409, "ILLEGAL_TRANSITION")
     assert answer.headers["x-should-retry"] == "false"
     assert world.store.get(job_id).status == "succeeded"
+
+
+async def test_every_place_in_a_long_queue_is_told(world: Any) -> None:
+    first = await world.submit()
+    record = world.store.get(first)
+    for n in range(1000):
+        world.store.create(record.model_copy(update={"id": f"job_{n:x}"}))
+    last = await world.submit()
+    assert (await world.client.get(f"/v1/jobs/{last}")).json()["queue"]["position"] == 1002
+
+
+async def test_a_record_that_cannot_be_read_fails_alone(world: Any) -> None:
+    bad, good = await world.submit(), await world.submit()
+    world.store._records[bad] = world.store._records[bad].replace('"lr":0.001', '"lr":null')
+    page = (await world.client.get("/v1/jobs")).json()
+    assert [job["id"] for job in page["data"]] == [good]
+    for path in (f"/v1/jobs/{good}", "/v1/queues", "/metrics"):
+        assert (await world.client.get(path)).status_code == 200, path
+    for method, path in (("GET", ""), ("POST", "/cancel")):
+        answer = await world.client.request(method, f"/v1/jobs/{bad}{path}")
+        assert (answer.status_code, answer.json()["code"]) == (500, "RECORD_UNREADABLE"), path
+    assert (await world.client.post(f"/v1/jobs/{good}/cancel")).json()["status"] == "cancelled"
 
 
 async def test_durations_add_up(world: Any) -> None:

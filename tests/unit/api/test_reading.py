@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -139,6 +140,23 @@ async def test_metrics_are_one_history_of_all_attempts(world: Any) -> None:
     assert (await get(world, f"/v1/jobs/{await world.submit()}/metrics"))["series"] == []
 
 
+async def test_metrics_of_a_long_history_take_little_memory(world: Any) -> None:
+    job_id = await world.submit()
+    with world.attempt(job_id, 1).metrics.open("w") as stream:
+        for n in range(1, 60_001):
+            stream.write(f'{{"step": {n}, "at": 1.0, "loss": {1 / n}, "seconds": {-9.0 if n == 54_321 else 0.5}}}\n')
+    tracemalloc.start()
+    try:
+        found = await get(world, f"/v1/jobs/{job_id}/metrics?max_points=20")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 12 * 2**20, peak
+    loss, seconds = found["series"]
+    assert (loss["points"], loss["steps"][0], loss["steps"][-1]) == (60_000, 1, 60_000)
+    assert seconds["values"][seconds["steps"].index(54_321)] == -9.0
+
+
 async def test_a_log_is_followed_by_bytes_and_cut_at_characters(world: Any) -> None:
     job_id = await world.submit()
     assert (await get(world, f"/v1/jobs/{job_id}/logs"))["content"] == ""
@@ -197,7 +215,8 @@ async def test_artifacts_of_the_newest_attempt_that_has_any(world: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["..%2Fspec.json", "%2Fetc%2Fpasswd", "link.json", "none.json", "sub%20dir", ".hidden"]
+    "path",
+    ["..%2Fspec.json", "%2Fetc%2Fpasswd", "link.json", "none.json", "sub%20dir", ".hidden", "x" * 300, "x/" * 3000],
 )
 async def test_no_artifact_leads_out(world: Any, path: str) -> None:
     job_id = await world.submit()
@@ -241,6 +260,10 @@ async def test_workers_and_the_queue_with_its_hint(world: Any) -> None:
     assert (await get(world, "/v1/queues"))["data"][0]["hint"] is None
     world.store.put_worker(worker("draining"), 60)
     assert "draining" in (await get(world, "/v1/queues"))["data"][0]["hint"]
+    world.store.put_worker(worker("blocked").model_copy(update={"trouble": "cannot write to /data/jobs"}), 60)
+    (shown,) = (await get(world, "/v1/workers"))["data"]
+    assert (shown["state"], shown["trouble"]) == ("blocked", "cannot write to /data/jobs")
+    assert (await get(world, "/v1/queues"))["data"][0]["hint"].endswith("h: cannot write to /data/jobs")
 
 
 async def test_gauges_come_from_the_store_and_routes_are_templates(world: Any) -> None:

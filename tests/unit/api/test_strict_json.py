@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from api.strict_json import check
+from api.strict_json import MAX_DEPTH, check
 
 HEAD = b'{"name":"demo","model":{"name":"minilm-l6"},"data":{"name":"20newsgroups"},'
 
@@ -19,6 +21,7 @@ HEAD = b'{"name":"demo","model":{"name":"minilm-l6"},"data":{"name":"20newsgroup
         b'"max_duration_seconds":1e400}',
         b'"metadata":{"a":"\\ud800"}}',
         b'"training":{"grad_clip":NaN}}',
+        b'"freeze":{"options":{"a":' + b"[" * 62 + b"]" * 62 + b"}}}",
     ],
 )
 async def test_they_are_422_and_nothing_is_written(world: Any, tail: bytes) -> None:
@@ -26,6 +29,42 @@ async def test_they_are_422_and_nothing_is_written(world: Any, tail: bytes) -> N
     answer = await world.client.post("/v1/jobs", content=HEAD + tail, headers=headers)
     assert (answer.status_code, answer.json()["errors"][0]["code"]) == (422, "JSON_INVALID")
     assert world.store.counts() == {}
+
+
+@pytest.mark.parametrize("number", ["inf", "-Infinity", "nan", "1e999"])
+@pytest.mark.parametrize(
+    ("part", "pointer"),
+    [
+        ({"optimizer": {"lr": ...}}, "/training/optimizer/lr"),
+        ({"optimizer": {"weight_decay": ...}}, "/training/optimizer/weight_decay"),
+        ({"early_stop": {"min_delta": ...}}, "/training/early_stop/min_delta"),
+        ({"checkpoint_every_seconds": ...}, "/training/checkpoint_every_seconds"),
+        ({"grad_clip": ...}, "/training/grad_clip"),
+    ],
+)
+async def test_a_string_that_reads_as_no_finite_number_is_422(
+    world: Any, make_spec: Any, part: dict[str, Any], pointer: str, number: str
+) -> None:
+    body = json.dumps(make_spec(training=part), default=lambda _: number)
+    answer = await world.client.post("/v1/jobs", content=body, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, pointer)
+    assert world.store.counts() == {}
+
+
+async def test_the_deepest_that_is_let_in_can_be_read_again(make_world: Any, make_spec: Any, tmp_path: Path) -> None:
+    (tmp_path / "own.py").touch()
+    world = make_world(code_dir=tmp_path)
+    nested: list[Any] = []
+    for _ in range(MAX_DEPTH - 4):  # the body, its model, their options and this list are levels too
+        nested = [nested]
+    model = {"name": "code", "entry": "own.py:make", "options": {"a": nested}}
+    async with world.client:
+        job_id = await world.submit(model=model)
+        assert (await world.client.get(f"/v1/jobs/{job_id}")).json()["spec"]["model"]["options"] == {"a": nested}
+        model["options"] = {"a": [nested]}
+        answer = await world.client.post("/v1/jobs", json=make_spec(model=model))
+    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (422, "JSON_INVALID")
+    assert "64 deep" in answer.json()["errors"][0]["detail"]
 
 
 @pytest.mark.parametrize("body", [b"[" * 500_000, b"\xff", b""])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.policies import judge as module
+from benchmarks.policies.documents import read
 from benchmarks.policies.judge import judge
 from benchmarks.policies.leftout import with_leftout
 from client.compare import expand, parse
@@ -16,29 +16,47 @@ from client.compare import expand, parse
 KINDS = {"a": "fine-tuning", "b": "scratch"}
 
 
-def stat(value: float) -> dict[str, float]:
-    return {"mean": value}
+def stat(value: float, n: int = 3) -> dict[str, Any]:
+    return {"mean": value, "n": n}
 
 
-WORSE = {"accuracy_difference": stat(-0.1), "flops_ratio": stat(1.0)}
+def rival(accuracy: float = 0.01, flops: float = 0.9, n: int = 3) -> dict[str, Any]:
+    return {"accuracy_difference": stat(accuracy, n), "flops_ratio": stat(flops, n)}
 
 
 def row(workload: str, **changes: Any) -> dict[str, Any]:
-    rival = {"accuracy_difference": stat(0.01), "flops_ratio": stat(0.9)}
     return {
         "workload": workload,
         "arm": "smartfrz",
+        "kind": "policy",
         "accuracy_difference": stat(-0.001),
         "flops_speedup": 2.6,
         "train_seconds_ratio": stat(0.39),
         "equal_compute_difference": stat(0.001),
-        "against": {"early-stop": rival, "linear": dict(rival)},
+        "frozen_units": stat(3.0),
+        "against": {"early-stop": rival()},
         **changes,
     }
 
 
+def policies(frozen: float = 3.0, **rivals: dict[str, Any]) -> list[dict[str, Any]]:
+    """The table with every policy: ours against ``linear`` on both workloads, and against the rivals on one."""
+    others = {"linear": rival(), "early-stop": rival(-0.5), **rivals}
+    kinds = {"early-stop": "early-stop"}
+    return [
+        row("b", against={"linear": rival()}),
+        row("a", against=others),
+        *(row(w, arm="linear", against={}) for w in KINDS),
+        *(
+            row("a", arm=name, kind=kinds.get(name, "policy"), frozen_units=stat(frozen), against={})
+            for name in others
+            if name != "linear"
+        ),
+    ]
+
+
 def test_everything_kept() -> None:
-    listed = judge([row("a"), row("b")], KINDS)
+    listed = judge([row("a"), row("b")], policies(), KINDS)
     assert all(entry["ok"] for entry in listed), listed
     assert {frozenset(entry) for entry in listed} == {frozenset({"measure", "value", "bound", "ok"})}
 
@@ -51,63 +69,82 @@ def test_everything_kept() -> None:
         ({"train_seconds_ratio": stat(0.5)}, "a: seconds of training, full / ours"),
         (
             {"equal_compute_difference": stat(-0.001)},
-            "accuracy against shortened full training at equal FLOPs: the worst",
+            "accuracy against shortened full training at equal FLOPs: the worst (a)",
         ),
-        ({"against": {"early-stop": {"accuracy_difference": stat(0.1), "flops_ratio": stat(1.1)}}}, "early stopping"),
         (
-            {
-                "against": {
-                    **row("a")["against"],
-                    "egeria": {"accuracy_difference": stat(-0.1), "flops_ratio": stat(1.0)},
-                }
-            },
-            "accuracy against other policies",
+            {"equal_compute_difference": stat(0.0)},
+            "accuracy against shortened full training at equal FLOPs: share above, of 2",
         ),
+        ({"against": {"early-stop": rival(0.1, 1.1)}}, "early stopping"),
     ],
 )
 def test_each_promise_can_be_broken(changes: dict[str, Any], broken: str) -> None:
-    listed = judge([row("a", **changes), row("b")], KINDS)
+    listed = judge([row("a", **changes), row("b")], policies(), KINDS)
     assert any(entry["measure"].startswith(broken) for entry in listed if not entry["ok"]), listed
 
 
-def test_a_rival_that_spends_less_is_another_matter() -> None:
-    cheap = {**row("a")["against"], "linear": {"accuracy_difference": stat(-0.1), "flops_ratio": stat(1.2)}}
-    assert all(entry["ok"] for entry in judge([row("a", against=cheap), row("b")], KINDS))
+def other_policies(table: list[dict[str, Any]]) -> dict[str, bool]:
+    listed = judge([row("a"), row("b")], table, KINDS)
+    return {entry["measure"]: entry["ok"] for entry in listed if "other policies" in entry["measure"]}
 
 
-def test_our_own_other_settings_are_no_rivals() -> None:
-    with_own = {**row("a")["against"], "smartfrz-fast": WORSE}
-    assert all(entry["ok"] for entry in judge([row("a", against=with_own), row("b")], KINDS))
+def test_a_better_policy_is_named_and_half_of_them_is_not_most() -> None:
+    worst, share = other_policies(policies(egeria=rival(-0.1), freezeout=rival(-0.01)))
+    assert worst.endswith("the worst (a: egeria)")
+    assert share.endswith("share above, of 4")
+    assert not any(other_policies(policies(egeria=rival(-0.1), freezeout=rival(-0.01))).values())
+
+
+@pytest.mark.parametrize(
+    ("name", "found", "frozen"),
+    [
+        pytest.param("cheap", rival(-0.1, 1.2), 3.0, id="spends less than ours"),
+        pytest.param("smartfrz-fast", rival(-0.1), 3.0, id="another of our settings"),
+        pytest.param("few", rival(-0.1, n=2), 3.0, id="two seeds"),
+        pytest.param("idle", rival(-0.1), 0.0, id="froze nothing"),
+    ],
+)
+def test_who_is_no_rival(name: str, found: dict[str, Any], frozen: float) -> None:
+    assert all(other_policies(policies(frozen, **{name: found})).values())
 
 
 def test_what_was_not_measured_is_not_kept() -> None:
-    listed = judge([row("a")], KINDS)
+    listed = judge([row("a")], [], KINDS)
     assert {e["measure"] for e in listed if e["value"] is None} >= {"b: FLOPs, full / ours"}
     assert not any(e["ok"] for e in listed if e["value"] is None)
 
 
-@pytest.mark.parametrize("name", ["workloads", "quick"])
-def test_the_comparisons_can_be_run(tmp_path: Path, name: str) -> None:
-    document = json.loads((Path(module.__file__).parent / f"{name}.json").read_text())
-    kinds = document.pop("kinds")
-    halves = document.pop("halves", {})
-    runs = expand(parse(with_leftout(document, tmp_path)))
-    assert {run.workload for run in runs} == set(kinds)
-    assert sorted(w for half in halves.values() for w in half) == (sorted(kinds) if halves else [])
+@pytest.mark.parametrize(("quick", "arms"), [(True, None), (False, None), (False, "confirm")])
+def test_the_comparisons_can_be_run(tmp_path: Path, quick: bool, arms: str | None) -> None:
+    document = read(quick=quick, arms=arms)
+    runs = expand(parse(with_leftout(document.comparison, tmp_path)))
+    assert {run.workload for run in runs} == set(document.kinds)
+    halves = sorted(w for half in document.halves.values() for w in half)
+    assert halves == ([] if quick else sorted(document.kinds))
     assert {run.arm for run in runs} >= {"full", "early-stop", "smartfrz"}
 
 
-def test_arms_on_a_shortened_recipe_have_the_steps_of_its_calendar(tmp_path: Path) -> None:
-    folder = Path(module.__file__).parent
-    document = json.loads((folder / "workloads.json").read_text())
-    kinds = document.pop("kinds")
-    del document["halves"]
-    document["arms"] = json.loads((folder / "limits.json").read_text())["arms"]
-    runs = expand(parse(with_leftout(document, tmp_path)))
-    steps = {(run.workload, run.arm): run.spec["training"].get("max_steps") for run in runs}
-    cut = {key: value for key, value in steps.items() if "-of-" in key[1]}
-    assert {workload for workload, _ in cut} == set(kinds)
-    assert cut == {(workload, arm): steps[workload, f"shorter-{arm.split('-')[-1]}"] for workload, arm in cut}
+def test_what_confirms_has_seeds_that_decided_nothing_and_the_whole_test_split(tmp_path: Path) -> None:
+    usual, confirm = (expand(parse(with_leftout(read(arms=arms).comparison, tmp_path))) for arms in (None, "confirm"))
+    assert not {run.seed for run in confirm} & {run.seed for run in usual}
+    assert {run.spec["data"].get("test_size") for run in confirm} == {None}
+    assert {run.spec["data"].get("test_size") for run in usual} != {None}
+
+
+@pytest.mark.parametrize("arms", ["limits", "confirm"])
+def test_cut_recipes_have_the_steps_of_their_calendar_and_hurried_ones_a_higher_rate(tmp_path: Path, arms: str) -> None:
+    document = read(arms=arms)
+    runs = expand(parse(with_leftout(document.comparison, tmp_path)))
+    specs = {(run.workload, run.arm): run.spec["training"] for run in runs}
+    cut = [key for key in specs if "-of-" in key[1] or "faster-" in key[1]]
+    assert {workload for workload, _ in cut} == set(document.kinds)
+    for workload, arm in cut:
+        length = arm.split("-")[-1]
+        calendar = specs[workload, f"shorter-{length}"]
+        assert specs[workload, arm]["max_steps"] == calendar["max_steps"]
+        rates = specs[workload, arm]["optimizer"]["lr"], calendar["optimizer"]["lr"]
+        hurried = rates[1] / float(length) if arm.startswith("faster") else rates[1]
+        assert rates[0] == pytest.approx(hurried, rel=2e-3)  # rates are written with three digits
 
 
 def test_learned_policies_never_saw_the_network(tmp_path: Path) -> None:

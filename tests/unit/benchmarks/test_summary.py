@@ -14,6 +14,7 @@ from benchmarks.policies.summary import (
     against_policies,
     choices,
     chosen_by_hand,
+    confirmed,
     fill,
     headline,
     promises,
@@ -91,6 +92,29 @@ def test_tables_show_signs_intervals_and_gaps() -> None:
         "| m | 1 | not measured | **no** |",
     ]
     assert "| a, b | balanced | c, d | -0.40 | -0.40 | 1.30 | 3 or more |" in choices(choose_and_report(TABLE, HALVES))
+
+
+def test_what_was_confirmed_stands_against_those_who_stop_and_hurry() -> None:
+    ours = row("a", "smartfrz", -0.001, 1.6)
+    ours["against"] = {
+        "early-stop": {"accuracy_difference": stat(0.02, 3, 0.01, 0.03), "flops_ratio": stat(1.25)},
+        "faster-0.6": {"accuracy_difference": stat(0.003, 2), "flops_ratio": stat(1.0)},
+    }
+    full = {**row("a", "full", 0.0, 1.0), "kind": "full", "accuracy": stat(0.9123)}
+    others = [{**row("a", name, -0.02, 2.0), "against": {}} for name in ("early-stop", "faster-0.6")]
+    head, _, line = confirmed([full, ours, *others], {"a": "scratch", "b": "scratch"}).splitlines()
+    assert len(head.split("|")) == len(line.split("|"))
+    assert [cell.strip() for cell in line.split("|")][3:] == [
+        "3",
+        "91.23",
+        "-0.10 [-0.20, 0.00]",
+        "1.60",
+        "1.25 (n = 3)",
+        "",
+        "+0.30 (n = 2) (1.00 of our FLOPs)",
+        "+2.00 [+1.00, +3.00] (0.80 of our FLOPs)",
+        "",
+    ]
 
 
 def test_what_saves_most_by_hand_comes_first_and_the_usual_arms_stay_out() -> None:

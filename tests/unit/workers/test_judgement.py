@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
-from typing import Any
+from dataclasses import replace
+from typing import Any, get_args
 
 import pytest
 
 from workers.guardian import LOCKED
 from workers.jobs.layout import Result
-from workers.judgement import Evidence, Outcome, failures, judge, not_started, tail
+from workers.jobs.record import Reason
+from workers.judgement import Evidence, Outcome, failures, false_start, judge, not_started, tail
 from workers.training.main import PEER_LOST
 
 TORCHRUN = """\
@@ -112,11 +114,16 @@ def test_transient_failures_are_tried_again(reason: str) -> None:
 
 
 def test_an_end_without_any_trace_is_tried_again_and_says_what_is_known() -> None:
-    assert judge(Evidence(exit_code=LOCKED)).message == "an earlier attempt of this job is still being taken down"
     assert judge(Evidence(exit_code=-9)).message == "the guardian was killed by signal 9"
     outcome = judge(Evidence(exit_code=1, torchrun="RuntimeError: no port"))
     assert outcome.kind == "lose"
     assert outcome.message == "the ranks ended without a result (exit code 1)\nRuntimeError: no port"
+
+
+def test_a_held_flock_proves_that_the_job_lives_and_costs_no_attempt() -> None:
+    outcome = judge(Evidence(exit_code=LOCKED))
+    assert (outcome.kind, outcome.began) == ("hand_back", False)
+    assert (outcome.message or "").startswith("an earlier attempt of this job still runs")
 
 
 def test_the_message_is_bounded() -> None:
@@ -156,13 +163,48 @@ def test_a_killed_launcher_is_the_cause_whatever_the_logs_hold() -> None:
     assert (outcome.kind, outcome.message) == ("lose", "the launcher was killed by signal 9")
 
 
-def test_another_jobs_kill_for_memory_does_not_hide_a_failure_that_explains_itself() -> None:
-    invalid = result("failed", reason="config_invalid", message="the window is longer than the run")
-    assert judge(Evidence(result=invalid, oom_kills=1)).reason == "config_invalid"
-    assert judge(Evidence(result=FAILED, oom_kills=1)).reason == "host_oom"
+@pytest.mark.parametrize("reason", [*get_args(Reason), None])
+def test_another_jobs_kill_for_memory_hides_no_failure_that_a_rank_reported(reason: Any) -> None:
+    failed = result("failed", reason=reason, message="why")
+    for torchrun in ("", TORCHRUN.format(code=1), TORCHRUN.format(code=-6), TORCHRUN.format(code=-9)):
+        alone = judge(Evidence(result=failed, exit_code=1, logs={0: TRACE}, torchrun=torchrun))
+        beside = judge(Evidence(result=failed, exit_code=1, logs={0: TRACE}, torchrun=torchrun, oom_kills=1))
+        assert (beside.kind, beside.reason) == (alone.kind, alone.reason)
+        assert (beside.message or "").startswith(alone.message or "")
 
 
-def test_an_attempt_that_could_not_start() -> None:
-    full = not_started(OSError(errno.ENOSPC, "No space left on device"))
-    assert (full.kind, full.status, full.reason) == ("finish", "failed", "storage_full")
-    assert not_started(OSError(errno.EIO, "I/O error")).kind == "lose"
+def test_another_jobs_kill_for_memory_is_not_taken_for_ours() -> None:
+    ended_by_torchrun = TORCHRUN.replace("exitcode  : 1", "exitcode  : -9").format(code=1)
+    outcome = judge(Evidence(exit_code=1, logs={1: TRACE}, torchrun=ended_by_torchrun, oom_kills=1))
+    assert (outcome.reason, outcome.message) == ("code_error", f"rank 1 failed\n{TRACE}")
+    for code, torchrun in ((1, TORCHRUN.format(code=-11)), (LOCKED, ""), (1, ""), (128 + 15, "")):
+        assert judge(Evidence(exit_code=code, torchrun=torchrun, oom_kills=1)).reason is None
+
+
+@pytest.mark.parametrize("code", [-9, 128 + 9])
+def test_a_launcher_that_the_kernel_killed_for_memory_is_out_of_memory(code: int) -> None:
+    assert judge(Evidence(exit_code=code, oom_kills=1)).reason == "host_oom"
+    assert judge(Evidence(exit_code=code)).kind == "lose"
+
+
+def test_a_kill_for_memory_that_peers_failed_over_is_at_least_told() -> None:
+    outcome = judge(Evidence(result=FAILED, exit_code=1, torchrun=TORCHRUN.format(code=-9), oom_kills=1))
+    told = "rank 1 was killed by signal 9, and the kernel ended a process because memory ran out"
+    assert (outcome.kind, outcome.message) == ("lose", told)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EAGAIN])
+def test_an_attempt_that_could_not_start_is_no_fault_of_the_job(number: int) -> None:
+    outcome = not_started(OSError(number, "the system's words"))
+    assert (outcome.kind, outcome.began) == ("hand_back", False)
+    assert outcome.message == f"the worker could not start the attempt: [Errno {number}] the system's words"
+
+
+def test_a_false_start_is_an_end_before_the_first_step_that_the_worker_may_have_caused() -> None:
+    lost, full = Outcome("lose", "gone"), Outcome("finish", "full", "failed", "storage_full")
+    assert false_start(lost, 0)
+    assert false_start(full, 0)
+    assert not false_start(lost, 1)
+    assert not false_start(replace(full, reason="code_error"), 0)
+    assert not false_start(Outcome("hand_back", "drained"), 0)
+    assert not false_start(Outcome("finish", status="succeeded"), 0)

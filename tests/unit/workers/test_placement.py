@@ -11,16 +11,22 @@ from workers.placement import choose, device_of, fits, offers, why_waiting
 CPU = WorkerInfo(id="cpu", host="a", pid=1, devices=["cpu"], max_processes=2, started_at=0, heartbeat_at=0)
 GPU = CPU.model_copy(update={"id": "gpu", "devices": ["cuda:0", "cuda:1", "cuda:2"]})
 BUSY = CPU.model_copy(update={"state": "busy"})
+BLOCKED = CPU.model_copy(update={"state": "blocked", "trouble": "cannot write to /data/jobs"})
+NOW = 1000.0
 
 
-def job(processes: int, device: str = "auto") -> JobRecord:
+def job(processes: int, device: str = "auto", **fields: Any) -> JobRecord:
     spec: dict[str, Any] = {
         "name": "t",
         "model": {"name": "m"},
         "data": {"name": "d"},
         "resources": {"processes_per_worker": processes, "device": device},
     }
-    return JobRecord(id=new_job_id(), spec=JobSpec.model_validate(spec), created_at=0.0, queued_at=0.0, updated_at=0.0)
+    known = {"spec": JobSpec.model_validate(spec), "created_at": 0.0, "queued_at": 0.0, "updated_at": 0.0}
+    return JobRecord.model_validate({"id": new_job_id(), **known, **fields})
+
+
+HELD = job(1, not_before=NOW + 1, status_message="the worker could not start the attempt")
 
 
 @pytest.mark.parametrize(
@@ -57,7 +63,20 @@ def test_the_first_job_that_fits_is_chosen_in_the_queues_order() -> None:
         (job(2), [BUSY], "workers_busy: every worker that fits is busy"),
         (job(3), [CPU, GPU], None),
         (job(2), [BUSY, CPU], None),
+        (
+            job(1),
+            [BLOCKED, BLOCKED],
+            "workers_blocked: every worker that fits is in trouble; a: cannot write to /data/jobs",
+        ),
+        (job(1), [BLOCKED, BUSY], "workers_busy: every worker that fits is busy"),
+        (job(1), [BLOCKED, CPU], None),
+        (
+            HELD,
+            [CPU],
+            "held_back: the last try did not begin, another comes soon; the worker could not start the attempt",
+        ),
+        (HELD.model_copy(update={"not_before": NOW}), [CPU], None),
     ],
 )
 def test_why_a_job_waits(record: JobRecord, workers: list[WorkerInfo], reason: str | None) -> None:
-    assert why_waiting(record, workers) == reason
+    assert why_waiting(record, workers, NOW) == reason

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -20,14 +22,19 @@ LEASE = 100.0
 
 class Scene:
     def __init__(self) -> None:
-        self.now = 1000.0
+        self.now, self.jumps = 1000.0, 0.0
         self.store = MemoryJobStore(lambda: self.now)
         self.wakeup = MemoryWakeUp()
         self.settings = Settings(lease_seconds=LEASE, stall_seconds=50.0, reap_seconds=10.0)
         self.reaper = self.another()
 
     def another(self) -> Reaper:
-        return Reaper(self.store, self.wakeup, self.settings, monotonic=lambda: self.now)
+        return Reaper(self.store, self.wakeup, self.settings, monotonic=lambda: self.now - self.jumps)
+
+    def jump(self, seconds: float) -> None:
+        """The wall clock goes ahead, the monotonic one stands still: the machine slept, or NTP set its clock."""
+        self.now += seconds
+        self.jumps += seconds
 
     def job(self, processes: int = 1, **fields: Any) -> str:
         spec = JobSpec.model_validate(
@@ -46,6 +53,9 @@ class Scene:
 
     def claim(self, job: str) -> None:
         self.store.update(job, lambda record, now: state.claim(record, now, owner="w", lease_seconds=LEASE))
+
+    def renew(self, job: str) -> None:
+        self.store.update(job, lambda record, now: state.renew(record, now, fence=1, lease_seconds=LEASE))
 
     def progress(self, job: str, step: int, eta: float = 1.0) -> None:
         told = Progress(step=step, eta_seconds=eta)
@@ -90,6 +100,47 @@ def test_after_the_store_was_away_it_waits_again(scene: Scene) -> None:
     assert scene.store.get(job).status == "starting"
     scene.now += LEASE
     scene.reaper.tick()
+    assert scene.store.get(job).status == "queued"
+
+
+@pytest.mark.parametrize("seconds", [LEASE + 1, 8 * 3600.0])
+def test_after_a_jump_of_the_clock_every_runner_has_time_to_renew(scene: Scene, seconds: float) -> None:
+    scene.reaper.tick()
+    scene.now += LEASE
+    alive, dead = scene.job(), scene.job()
+    for job in (alive, dead):
+        scene.claim(job)
+    scene.reaper.tick()
+    scene.jump(seconds)
+    scene.reaper.tick()
+    assert {scene.store.get(job).status for job in (alive, dead)} == {"starting"}
+    for _ in range(9):
+        scene.now += LEASE / 10
+        scene.renew(alive)
+        scene.reaper.tick()
+    assert scene.store.get(dead).status == "starting"
+    scene.now += LEASE / 10
+    scene.reaper.tick()
+    assert [scene.store.get(job).status for job in (alive, dead)] == ["starting", "queued"]
+
+
+def test_a_store_that_answers_slowly_and_clocks_that_drift_are_no_jump(scene: Scene) -> None:
+    class Slow(MemoryJobStore):
+        def now(self) -> float:
+            scene.now += 15
+            at = super().now()
+            scene.now += 15  # longer than a renewal in all
+            return at
+
+    scene.store = Slow(lambda: scene.now)
+    scene.reaper = scene.another()
+    scene.reaper.tick()
+    job = scene.job()
+    scene.claim(job)
+    for _ in range(6):
+        scene.jump(1.0)
+        scene.now += LEASE / 10
+        scene.reaper.tick()
     assert scene.store.get(job).status == "queued"
 
 
@@ -171,6 +222,49 @@ def test_it_looks_past_the_first_hundred_of_the_queue(scene: Scene) -> None:
     assert scene.store.get(fitting).queue_reason is None
 
 
+def test_it_explains_and_wakes_however_long_the_queue_is(scene: Scene) -> None:
+    scene.worker()
+    for _ in range(1001):
+        scene.job(resources={"device": "cuda"})
+    scene.now += 1
+    fitting, last = scene.job(), scene.job(processes=4)
+    scene.reaper.tick()
+    assert scene.count() == 1
+    assert scene.store.get(fitting).queue_reason is None
+    reason = "no_worker_fits: needs 4 processes, the largest worker offers 2"
+    assert scene.store.get(last).queue_reason == reason
+
+
+def test_it_leaves_a_long_queue_to_who_took_the_lock_meanwhile(scene: Scene) -> None:
+    class Slow(MemoryJobStore):
+        """Every page takes longer than the lock holds, and somebody waits for that."""
+
+        def queued(self, limit: int = 100, *, after: JobRecord | None = None) -> Sequence[JobRecord]:
+            page = super().queued(limit, after=after)
+            scene.now += 31
+            assert after is None
+            self.try_lock(Reaper.LOCK, "another", 1e9)
+            return page
+
+    scene.store = Slow(lambda: scene.now)
+    job = scene.job()
+    scene.another().tick()
+    assert scene.store.get(job).queue_reason is None
+
+
+def test_records_that_cannot_be_read_do_not_keep_it_from_the_others(scene: Scene) -> None:
+    scene.reaper.tick()
+    lost, bad_held, bad_waiting, waiting = scene.job(), scene.job(), scene.job(), scene.job()
+    scene.claim(lost)
+    scene.claim(bad_held)
+    for job in (bad_held, bad_waiting):
+        scene.store._records[job] = "{}"
+    scene.now += LEASE
+    scene.reaper.tick()
+    assert scene.store.get(lost).status == "queued"
+    assert scene.store.get(waiting).queue_reason == "no_workers: no worker is running"
+
+
 def test_it_sends_a_wake_up_only_for_a_job_that_an_idle_worker_fits(scene: Scene) -> None:
     scene.worker()
     scene.reaper.tick()
@@ -184,6 +278,28 @@ def test_it_sends_a_wake_up_only_for_a_job_that_an_idle_worker_fits(scene: Scene
     scene.worker(state="busy")
     scene.reaper.tick()
     assert scene.count() == 1
+
+
+def test_nobody_is_woken_for_a_job_that_is_held_back_before_its_time(scene: Scene) -> None:
+    scene.worker()
+    job = scene.job()
+    scene.claim(job)
+    hand_back = partial(state.hand_back, fence=1, message="the disk is full", hold_seconds=30.0)
+    scene.store.update(job, hand_back)
+    scene.reaper.tick()
+    assert scene.count() == 0
+    assert (scene.store.get(job).queue_reason or "").startswith("held_back: ")
+    scene.now += 30
+    scene.reaper.tick()
+    assert (scene.count(), scene.store.get(job).queue_reason) == (1, None)
+
+
+def test_a_blocked_worker_is_not_woken_and_its_trouble_is_the_reason(scene: Scene) -> None:
+    scene.worker(state="blocked", trouble="no room")
+    job = scene.job()
+    scene.reaper.tick()
+    assert scene.count() == 0
+    assert (scene.store.get(job).queue_reason or "").endswith("h: no room")
 
 
 def test_a_job_without_progress_is_marked_and_unmarked(scene: Scene) -> None:

@@ -23,6 +23,24 @@ def test_a_worker_tells_its_state_job_and_devices(tmp_path: Path) -> None:
     assert current(info, board, 6.0).job_id is None
 
 
+def test_an_idle_worker_in_trouble_is_blocked_and_says_why(tmp_path: Path) -> None:
+    info, board = describe(DevicePool(tmp_path, [], 3)), Board()
+    board.trouble = "cannot write to /data/jobs: Read-only file system"
+    told = current(info, board, 6.0)
+    assert (told.state, told.trouble) == ("blocked", "cannot write to /data/jobs: Read-only file system")
+    board.job_id = "job_1"
+    assert (current(info, board, 6.0).state, current(info, board, 6.0).trouble) == ("busy", None)
+    board.job_id = board.trouble = None
+    assert (current(info, board, 6.0).state, current(info, board, 6.0).trouble) == ("idle", None)
+
+
+def test_the_board_keeps_its_entries_apart_and_cuts_what_is_too_long() -> None:
+    board = Board()
+    board.trouble, board.job_id, board.false_starts, board.rest_until = "ü" * 1000, "job_1", 300, 12.5
+    assert (board.job_id, board.false_starts, board.rest_until, board.draining) == ("job_1", 255, 12.5, False)
+    assert board.trouble == "ü" * 384
+
+
 def test_it_registers_shows_changes_soon_and_deregisters(tmp_path: Path) -> None:
     class Store(MemoryJobStore):
         broken = False
@@ -50,6 +68,10 @@ def test_it_registers_shows_changes_soon_and_deregisters(tmp_path: Path) -> None
     board.job_id = None
     time.sleep(0.3)  # heartbeats fail meanwhile; the thread must live on
     store.available = True
+    until("idle")
+    board.trouble = "no room"
+    until("blocked")
+    board.trouble = None
     until("idle")
     store.broken = True
     board.job_id = "job_2"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import threading
@@ -19,11 +21,12 @@ from workers.jobs import state
 from workers.jobs.errors import StoreUnavailable
 from workers.jobs.layout import JobFiles, Result
 from workers.jobs.memory import MemoryJobStore
+from workers.jobs.ports import Change
 from workers.jobs.record import JobRecord, new_job_id
 from workers.jobs.spec import JobSpec
 from workers.judgement import Evidence, judge
 from workers.placement import Device
-from workers.registry import describe
+from workers.registry import current, describe
 from workers.runner import Runner, apply, stronger
 from workers.settings import Settings
 from workers.shared import Board
@@ -39,6 +42,7 @@ def local(tmp_path: Path) -> Settings:
         renew_seconds=0.3,
         stop_grace_seconds=1.0,
         kill_grace_seconds=0.5,
+        wake_seconds=600.0,  # what is held back stays so until the test ends
         rank_module="standin_rank",
     )
 
@@ -104,6 +108,23 @@ def until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
+
+
+def test_a_job_is_found_however_many_wait_before_it_that_do_not_fit(bench: Bench) -> None:
+    unfit = spec(1, resources={"device": "cuda"})
+    for _ in range(1001):
+        bench.submit(unfit)
+    job = bench.submit(spec(1))
+    assert bench.runner.work() == 1
+    assert bench.store.get(job).status == "succeeded"
+    assert bench.store.counts() == {"queued": 1001, "succeeded": 1}
+
+
+def test_a_record_that_cannot_be_read_does_not_hold_up_the_queue(bench: Bench) -> None:
+    bad, good = bench.submit(spec(1, priority=5)), bench.submit(spec(1))
+    bench.store._records[bad] = "{}"
+    assert bench.runner.work() == 1
+    assert bench.store.get(good).status == "succeeded"
 
 
 def test_a_job_is_claimed_run_on_all_ranks_and_finished(bench: Bench) -> None:
@@ -269,6 +290,32 @@ def test_training_goes_on_while_the_store_is_away(bench: Bench) -> None:
     assert bench.store.get(job).status == "succeeded"
 
 
+def test_a_job_whose_flock_is_held_lives_elsewhere_and_neither_loses_attempts_nor_a_slot(bench: Bench) -> None:
+    """As after a partition: the lease has run out, but the ranks of another host train on."""
+    job, other = bench.submit(spec(max_attempts=1)), bench.submit(spec())
+    bench.root(job).mkdir(parents=True)
+    runner = Runner(
+        bench.store,
+        bench.worker,
+        bench.pool,
+        bench.settings,
+        board=bench.board,
+        environ=bench.environ,
+        lock_wait_seconds=0.2,
+    )
+    with open(bench.root(job) / ".lock", "w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert runner.work() == 2
+        record = bench.store.get(job)
+        assert (record.status, record.attempt, record.fence) == ("queued", 0, 1)
+        assert record.held_back(bench.store.now())
+        assert (bench.store.get(other).status, bench.board.false_starts) == ("succeeded", 0)
+        assert runner.work() == 0, "it is not tried again at once"
+    bench.store.update(job, lambda seen, now: Change(seen.model_copy(update={"not_before": now})))
+    assert runner.work() == 1
+    assert (bench.store.get(job).status, bench.store.get(job).attempt) == ("succeeded", 1)
+
+
 def test_devices_are_given_back_when_the_claim_fails(local: Settings) -> None:
     bench = Bench(local)
     gpu = Gpu(0, "GPU-0")
@@ -309,15 +356,63 @@ def test_an_order_that_comes_too_late_for_the_guardian_loses_no_outcome(bench: B
     assert bench.store.get(job).status_message == message
 
 
-def test_a_job_that_cannot_be_started_says_so_at_once(bench: Bench) -> None:
-    job = bench.submit(spec())
+def test_a_job_that_cannot_be_started_says_so_at_once_keeps_its_attempts_and_lets_others_pass(bench: Bench) -> None:
+    job, other = bench.submit(spec(max_attempts=1)), bench.submit(spec())
     bench.root(job).parent.mkdir(parents=True)
     bench.root(job).write_text("a file where the job's folder should be")
-    with pytest.raises(OSError, match=r"File exists|Not a directory"):
-        bench.runner.work()
+    assert bench.runner.work() == 2
     record = bench.store.get(job)
-    assert (record.status, record.status_reason) == ("queued", "worker_lost")
+    assert (record.status, record.attempt, record.fence) == ("queued", 0, 1)
+    assert record.held_back(bench.store.now())
     assert (record.status_message or "").startswith("the worker could not start the attempt: ")
+    assert bench.store.get(other).status == "succeeded"
+    assert bench.board.false_starts == 0, "an attempt that trained clears the worker of suspicion"
+
+
+def test_a_worker_that_cannot_write_its_disk_claims_nothing_and_says_so(bench: Bench) -> None:
+    jobs = [bench.submit(spec(max_attempts=1)) for _ in range(20)]
+    blocker = bench.settings.home / "jobs"
+    bench.settings.home.mkdir()
+    blocker.write_text("a file where the folder of all jobs should be")
+    for _ in jobs:  # a message for each of them waits
+        assert bench.runner.work() == 0
+    assert {(r.status, r.attempt, r.fence) for r in map(bench.store.get, jobs)} == {("queued", 0, 0)}
+    told = current(bench.worker, bench.board, 0.0)
+    assert (told.state, told.trouble) == ("blocked", f"cannot write to {blocker.resolve()}: File exists")
+    blocker.unlink()
+    for job in jobs[1:]:
+        bench.store.update(job, state.cancel)
+    assert bench.runner.work() == 1
+    assert (bench.store.get(jobs[0]).status, bench.board.trouble) == ("succeeded", None)
+
+
+def test_a_worker_whose_attempts_never_begin_rests_after_three_and_fails_no_job(bench: Bench) -> None:
+    class Full(Runner):
+        def _start(self, record: JobRecord, lease: Lease) -> Any:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    jobs = [bench.submit(spec(max_attempts=1)) for _ in range(5)]
+    full = Full(bench.store, bench.worker, bench.pool, bench.settings, board=bench.board)
+    assert [full.work() for _ in jobs] == [3, 0, 0, 0, 0]
+    records = [bench.store.get(job) for job in jobs]
+    assert {(record.status, record.attempt) for record in records} == {("queued", 0)}
+    told = current(bench.worker, bench.board, 0.0)
+    assert told.state == "blocked"
+    assert "3 attempts in a row ended before their first step; resting for 60 s" in (told.trouble or "")
+    assert "No space left on device" in (told.trouble or "")
+    bench.board.rest_until = 0.0  # the rest is over
+    assert [full.work(), full.work()] == [1, 0], "one try, and it rests again"
+    bench.board.rest_until = 0.0
+    assert bench.runner.work() == 1
+    assert [bench.store.get(job).status for job in jobs] == 4 * ["queued"] + ["succeeded"]
+    assert (bench.board.false_starts, bench.board.trouble) == (0, None)
+
+
+def test_attempts_lost_before_their_first_step_count_as_false_starts(bench: Bench) -> None:
+    job = bench.submit(spec(2, max_attempts=5, metadata={"kill_at_once": 1}))
+    assert bench.runner.work() == 3
+    record = bench.store.get(job)
+    assert (record.status, record.attempt, bench.board.false_starts) == ("queued", 3, 3)
 
 
 def test_cancel_works_while_the_job_starts_and_though_the_order_cannot_be_written(bench: Bench) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 from pathlib import Path
 
 from workers.jobs.paths import PathOutside, confine
@@ -24,6 +25,6 @@ def allowed(path: str | None, settings: Settings, pointer: str = "data.path") ->
         found = confine(path, settings.data_dir)
     except PathOutside as error:
         raise ConfigInvalid(f"{pointer}: {error}") from error
-    if not found.exists():
+    if not os.path.exists(found):
         raise DatasetInvalid(f"{pointer}: there is no {path!r} in the data directory")
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def resolve(spec: ModelSpec, settings: Settings) -> tuple[str, bool]:
     except PathOutside as error:
         raise ConfigInvalid(f"model.path: {error}") from error
     if isinstance(source, Path):
-        if not (source / "config.json").is_file():
+        if not os.path.isfile(source / "config.json"):
             raise ConfigInvalid(f"model.path {spec.path!r} is no model folder: it has no config.json")
         return str(source), True
     return source, False

@@ -18,6 +18,7 @@ from client.cli.app import app
 from client.cli.follow import follow_logs
 from client.errors import Unreachable
 from client.requests import RetryPolicy
+from workers.jobs.record import WorkerInfo
 
 if TYPE_CHECKING:
     from conftest import Service
@@ -319,8 +320,14 @@ def test_the_catalog_is_listed(smartfrz: Cli, command: str, word: str) -> None:
     assert smartfrz(command).exit_code == 0
 
 
-def test_workers_are_listed(smartfrz: Cli) -> None:
+def test_workers_are_listed(service: Service, smartfrz: Cli) -> None:
     assert json.loads(smartfrz("workers", "-o", "json").stdout)["data"] == []
+    at = service.store.now()
+    info = WorkerInfo(id="w", host="h", pid=1, state="blocked", trouble="no room", started_at=at, heartbeat_at=at)
+    service.store.put_worker(info, 60.0)
+    shown = smartfrz("workers").stdout
+    assert "blocked" in shown
+    assert "no room" in shown
 
 
 def test_doctor_finds_the_service(smartfrz: Cli) -> None:

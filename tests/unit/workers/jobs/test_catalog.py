@@ -46,6 +46,8 @@ def found(spec: JobSpec, settings: Settings) -> list[tuple[str, str]]:
 CODE_MODEL = {"name": "code", "entry": "mine.py:model"}
 TEXT_MODEL = {"name": "minilm-l6"}
 MINILM = ("/model/name", "minilm-l6")
+LONG = "x" * 300
+"""Longer than a file name may be."""
 
 
 @pytest.mark.parametrize(
@@ -63,6 +65,16 @@ MINILM = ("/model/name", "minilm-l6")
             "MISSING_OPTION",
         ),
         ({"model": {"name": "resnet-small", "path": "../w"}}, "/model/path", "PATH_OUTSIDE"),
+        ({"model": {"name": "resnet-small", "path": LONG}}, "/model/path", "NOT_FOUND"),
+        ({"model": {"name": "code", "entry": f"{LONG}.py:f"}}, "/model/entry", "NOT_FOUND"),
+        ({"data": {"name": "folder", "path": LONG}}, "/data/path", "NOT_FOUND"),
+        ({"data": {"name": "folder", "path": "x/" * 3000}}, "/data/path", "NOT_FOUND"),
+        ({"freeze": {"options": {"weights": LONG}}}, "/freeze/options/weights", "INVALID_FREEZE"),
+        (
+            {"model": TEXT_MODEL, "data": {"name": "csv", "path": "mine.csv", "options": {"test_path": LONG}}},
+            "/data/options/test_path",
+            "NOT_FOUND",
+        ),
         ({"model": {"name": "code", "entry": "../x.py:f"}}, "/model/entry", "PATH_OUTSIDE"),
         ({"model": {"name": "code", "entry": "/etc/x.py:f"}}, "/model/entry", "PATH_OUTSIDE"),
         ({"model": {"name": "code", "entry": "mine.py"}}, "/model/entry", "INVALID_ENTRY"),

@@ -57,3 +57,4 @@ def test_what_exists_under_the_data_directory_is_a_folder_else_a_hub_name(tmp_pa
             model_source(bad, None)
     with pytest.raises(PathOutside):
         model_source("../x", tmp_path)
+    assert model_source("x" * 300, tmp_path) == "x" * 300, "no file can have that name"

@@ -129,6 +129,13 @@ class TestClaim:
         assert (new.lease_expires_at, new.last_heartbeat_at, new.started_at) == (1060.0, NOW, NOW)
         assert (new.status_reason, new.queue_reason, new.progress) == (None, None, Progress())
 
+    def test_a_job_that_is_held_back_is_left_alone_until_then(self) -> None:
+        held = job("queued", not_before=NOW + 10)
+        assert state.claim(held, NOW + 9, owner="w2", lease_seconds=60.0) is None
+        change = state.claim(held, NOW + 10, owner="w2", lease_seconds=60.0)
+        assert change is not None
+        assert change.record.not_before is None
+
 
 class TestEnds:
     def test_time_is_summed_over_attempts(self) -> None:
@@ -192,6 +199,13 @@ class TestOthers:
         change = state.hand_back(job("running"), NOW, fence=1, message="drain")
         assert (change.record.attempt, change.record.fence) == (0, 1)
         assert change.events[0].type == "job.requeued"
+        assert (change.record.not_before, change.record.run_seconds) == (None, 100.0)
+
+    def test_an_attempt_that_never_began_holds_the_job_back_and_its_time_does_not_count(self) -> None:
+        ran = job("starting", run_seconds=50.0)
+        change = state.hand_back(ran, NOW, fence=1, message="disk", hold_seconds=30.0)
+        assert (change.record.attempt, change.record.run_seconds) == (0, 50.0)
+        assert (change.record.not_before, change.record.status_message) == (NOW + 30, "disk")
 
     @pytest.mark.parametrize("status", ["cancelled", "cancelling"])
     def test_cancel_twice_is_no_change(self, status: str) -> None:

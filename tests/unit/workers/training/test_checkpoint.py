@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import logging
 import random
 from pathlib import Path
@@ -36,6 +37,20 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
     assert torch.equal(state.model["w"], torch.full((2, 2), 12.0))
     assert torch.equal(state.training["optimizer"]["state"][0]["exp_avg"], torch.arange(3.0))
     assert state.training["freezer"] == {"ring": b"\x00\xff", "p": [0.5]}
+
+
+def test_the_best_weights_are_part_of_a_checkpoint_and_hashed_like_the_rest(tmp_path: Path) -> None:
+    best = tmp_path / "best"
+    best.write_bytes(b"weights")
+    path = save(tmp_path / "checkpoints", dataclasses.replace(made(12), best=best))
+    best.unlink()
+    kept = load(path).best
+    assert kept is not None
+    assert kept.read_bytes() == b"weights"
+    damage(kept)
+    with pytest.raises(ValueError, match="best"):
+        load(path)
+    assert load(save(tmp_path / "without", made(12))).best is None
 
 
 def test_random_state_survives_the_file(tmp_path: Path) -> None:
