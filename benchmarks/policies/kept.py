@@ -26,7 +26,7 @@ _HEAD = (
     "measured_in",
     "note",
 )
-_REPORT = (*KEPT, "machine", "versions")
+_REPORT = (*KEPT, "freeze_config", "machine", "versions")
 
 
 def slim(record: Json) -> Json:

@@ -101,7 +101,7 @@ def confirmed(table: Sequence[Json], kinds: Mapping[str, str]) -> str:
 
 
 def against_policies(table: Sequence[Json], kinds: Mapping[str, str]) -> str:
-    """Accuracy and FLOPs of every arm that freezes or stops, to full training, workload by workload."""
+    """Accuracy and FLOPs of every arm that freezes or stops, to full training, and its seeds, workload by workload."""
     arms = list(dict.fromkeys(row["arm"] for row in table if row["kind"] in ("early-stop", "policy") and row["n"]))
     rows = {(row["workload"], row["arm"]): row for row in table if row["n"]}
     known = [workload for workload in kinds if any((workload, arm) in rows for arm in arms)]
@@ -109,7 +109,8 @@ def against_policies(table: Sequence[Json], kinds: Mapping[str, str]) -> str:
     def cell(row: Json | None) -> str:
         if row is None or row["accuracy_difference"] is None:
             return ""
-        return marked(f"{signed(row['accuracy_difference']['mean'])} at {row['flops_ratio']['mean']:.2f}", row)
+        found = row["accuracy_difference"]
+        return marked(f"{signed(found['mean'])} at {row['flops_ratio']['mean']:.2f} ({found['n']})", row)
 
     return _table(("", *known), [(arm, *(cell(rows.get((workload, arm))) for workload in known)) for arm in arms])
 

@@ -38,6 +38,7 @@ def record(run: Run) -> dict[str, Any]:
         "wall_seconds": 3.0,
         "train_seconds": 2.0,
         "flops": {"this_run": 50.0, "full_training": 100.0},
+        "freeze_config": {"threshold": 0.75},
         "machine": {"cpus": 2},
         "versions": {"torch": "2"},
         "freezer": {"history": history if run.kind == "policy" else [], "overhead_seconds": 1.0},
@@ -86,7 +87,9 @@ def test_failures_are_not_kept_and_a_line_is_short(tmp_path: Path) -> None:
     folder.write(RUNS[0], {"status": "failed", "error": "no room", "tries": 1})
     keep(folder.results(RUNS), path, "here")
     assert RUNS[0].id not in path.read_text()
-    assert "savings" not in slim(folder.results(RUNS)[RUNS[1].id])["report"]
+    kept = slim(folder.results(RUNS)[RUNS[1].id])["report"]
+    assert "savings" not in kept
+    assert kept["freeze_config"] == {"threshold": 0.75}, "with which defaults it ran"
 
 
 def test_nothing_kept_nothing_restored(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_tables_show_signs_intervals_and_gaps() -> None:
     text = against_full_and_calendar(TABLE, kinds)
     assert "| a | scratch | 3 | balanced | -0.10 [-0.20, 0.00] | 1.30 | 1.25 |  | +1.00 |" in text
     assert "| c |" not in text
-    assert "| smartfrz-fast | -0.10 at 0.62 | -0.90 at 0.62 |" in against_policies(TABLE, kinds)
+    assert "| smartfrz-fast | -0.10 at 0.62 (2) | -0.90 at 0.62 (2) |" in against_policies(TABLE, kinds)
     kept = {"measure": "m", "value": 0.5, "bound": 1.0, "ok": False}
     assert promises([kept, {**kept, "value": None}]).splitlines()[2:] == [
         "| m | 1 | 0.5 | **no** |",
