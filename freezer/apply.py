@@ -27,10 +27,20 @@ class Applier:
     parked (:class:`Moments`), into files under ``spill`` on the CPU.
 
     After each change the first update is guarded (:class:`GradientGuard`): no block may have lost its gradients.
+
+    Args:
+        exercised: ``id`` of each parameter that a pass in training mode uses; its unit need not be one that ran in the
+            recorded pass.
     """
 
     def __init__(
-        self, model: nn.Module, units: Sequence[Unit], optimizer: Optimizer, *, spill: Path | None = None
+        self,
+        model: nn.Module,
+        units: Sequence[Unit],
+        optimizer: Optimizer,
+        *,
+        spill: Path | None = None,
+        exercised: Collection[int] = (),
     ) -> None:
         self.model = model
         self.units = {unit.name: unit for unit in units}
@@ -45,7 +55,8 @@ class Applier:
         self._owners = _mode_owners(self._modules, units)
         self._hooks: dict[str, Any] = {}
         self._held = _parameter_ids(optimizer)
-        self._unused = [n for unit in units if not unit.used for n in unit.params]
+        idle = [n for unit in units if not unit.used for n in unit.params]
+        self._unused = [n for n in idle if id(self._parameters[n]) not in exercised]
         self._frozen_sums: dict[str, int] = {}
         self._still_ids: dict[str, int] = {}
         self._model_guard = ModelGuard(model, units)
@@ -139,7 +150,7 @@ class Applier:
 
     @property
     def unused(self) -> list[str]:
-        """Names of trainable parameters that took no part in the recorded pass."""
+        """Names of trainable parameters that took no part in the recorded pass, nor in one in training mode."""
         return list(self._unused)
 
     @property
@@ -149,9 +160,9 @@ class Applier:
         return list(self._still())
 
     def gradient_bytes(self) -> int:
-        """Bytes of all gradients of the units that run: what full training reduces at each synchronisation."""
-        used = [self._parameters[n] for unit in self.units.values() if unit.used for n in unit.params]
-        return sum(p.numel() * p.element_size() for p in used)
+        """Bytes of all gradients of what runs: what full training reduces at each synchronisation."""
+        trained = {n for unit in self.units.values() for n in unit.params} - set(self._unused)
+        return sum(p.numel() * p.element_size() for p in map(self._parameters.__getitem__, trained))
 
     def refuse_changes(self) -> None:
         """Raise when the model is no longer the one that was surveyed. About a millisecond: at stages and events.
@@ -160,19 +171,6 @@ class Applier:
             UnitError: names the unit, and the parameter or module that was replaced, added, removed or reshaped.
         """
         self._model_guard.check()
-
-    def refuse_late_use(self) -> None:
-        """Raise when a layer that took no part in the recorded pass does now: DDP does not synchronise it.
-
-        Raises:
-            VerificationError: names the parameter, and what to do.
-        """
-        for name in self._unused:
-            if self._parameters[name].grad is not None:
-                raise VerificationError(
-                    f"{name} took no part in the first pass but has a gradient now, which is not synchronised: "
-                    "call freezer.prepare() with a batch that uses every layer"
-                )
 
     def _still(self) -> dict[str, tuple[Tensor, str]]:
         """Buffers that must not change, each with one of its frozen units."""

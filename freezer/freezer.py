@@ -241,13 +241,14 @@ class Freezer(Stages):
         Raises:
             AgreementError: ranks hold different plans or are at different steps.
             PlanError, ConfigError: the policy's verdict must not be applied.
-            VerificationError: the model is not in the state that the plan demands.
+            VerificationError: the model is not in the state that the plan demands, or ranks train a layer that is not
+                synchronised.
         """
         found = self._prepared
         self._step += 1
         during = self.plan
         self._account.end_work(found, self.parallel.reduced())
-        found.applier.refuse_late_use()
+        self.parallel.refuse_unsynchronised()
         event = self._see_rate()
         if self._decides and self.schedule.delay and self.schedule.takes_effect(self._step):
             event = self._conclude(self._step - self.schedule.delay) or event

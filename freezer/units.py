@@ -57,7 +57,8 @@ class Unit:
         flops: forward FLOPs for the batch of the recorded pass, weightless work after it included.
         activation_bytes: bytes of its modules' outputs for that batch.
         parameters: count of its trainable values.
-        used: whether any of its modules ran; a unit that did not comes last and is never frozen.
+        used: whether any of its modules ran in eval mode; a unit that did not comes last and is never frozen, even
+            where it runs in training alone or in later batches: it is trained as it would be without a freezer.
         sites: where it ran.
     """
 
