@@ -204,7 +204,8 @@ class Applier:
             module, asleep = self._modules[path], owners <= self.frozen
             if asleep and path not in self._hooks:
                 module.training = False
-                self._hooks[path] = module.register_forward_pre_hook(_fall_asleep)
+                # before all others: spectral norm iterates in such a hook, if it finds the module training
+                self._hooks[path] = module.register_forward_pre_hook(_fall_asleep, prepend=True)
             elif not asleep and path in self._hooks:
                 self._hooks.pop(path).remove()
                 module.training = self.model.training

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any
 
 import pytest
@@ -83,6 +84,24 @@ def test_no_later_train_call_wakes_frozen_norms_and_dropouts() -> None:
         model.get_submodule(name).register_forward_hook(lambda m, *_, n=name: seen.update({n: m.training}))
     model(batch)
     assert seen == {"bn": False, "drop": False, "layer1.0.bn1": True}
+
+
+def test_a_norm_of_weights_that_iterates_before_each_pass_stands_still_in_a_frozen_layer() -> None:
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the older form: a hook of the module, not a parametrization
+        model = nn.Sequential(nn.utils.spectral_norm(nn.Linear(6, 6)), nn.ReLU(), nn.Linear(6, 2))
+    batch = torch.randn(5, 6)
+    optimizer, applier = prepared(model, batch)
+    train(model, optimizer, batch)
+    applier.apply(["0"])
+    before, output = copy.deepcopy(model[0].state_dict()), model[0](batch).detach()
+    train(model, optimizer, batch)
+    assert all(torch.equal(value, before[name]) for name, value in model[0].state_dict().items())
+    assert torch.equal(model[0](batch), output)
+    applier.apply([])
+    train(model, optimizer, batch)
+    assert not torch.equal(model[0].weight_u, before["weight_u"])
 
 
 def test_functional_dropout_sleeps_once_all_units_of_its_container_are_frozen() -> None:
