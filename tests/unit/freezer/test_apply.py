@@ -158,6 +158,50 @@ def test_thawing_brings_everything_back() -> None:
     assert not still, "every weight and statistic moves again"
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_a_norm_that_the_user_holds_in_eval_mode_is_not_woken_by_a_thaw(again: bool) -> None:
+    """``again``: the user calls ``train()`` and then the norms' ``eval()`` before every pass, else once."""
+    model, batch = ResNet(), images()
+    _, applier = prepared(model, batch)
+
+    def hold() -> None:
+        model.train()
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+
+    hold()
+    for frozen in (["conv"], []):
+        applier.apply(frozen)
+        if again:
+            hold()
+        model(batch)
+    assert not model.bn.training
+    assert not model.bn.num_batches_tracked
+    assert model.drop.training, "nobody holds that one"
+
+
+def test_a_norm_that_was_in_eval_mode_once_wakes_up_after_a_train_call() -> None:
+    model, batch = ResNet(), images()
+    _, applier = prepared(model, batch)
+    model.train().bn.eval()
+    applier.apply(["conv"])
+    model.train()
+    model(batch)
+    applier.apply([])
+    assert model.bn.training
+
+
+def test_modules_frozen_during_an_evaluation_wake_up_in_training() -> None:
+    model, batch = ResNet(), images()
+    _, applier = prepared(model, batch)
+    model.eval()
+    applier.apply(["conv"])
+    model.train()
+    applier.apply([])
+    assert all(module.training for module in model.modules())
+
+
 def test_what_the_user_froze_stays_so_after_a_thaw() -> None:
     model, batch = ResNet(), images()
     model.layer1.requires_grad_(False)
