@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from freezer.errors import UnitError, VerificationError
+from freezer.errors import ConfigError, UnitError, VerificationError
 from freezer.guard import GradientGuard, ModelGuard
 from freezer.moments import Moments, dense
 from freezer.trace import clean_name, is_drop, owner_of, parameters_of
 from freezer.units import Unit
 
+_RENORMS = 20
 _WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -67,13 +68,17 @@ class Applier:
 
         Raises:
             UnitError: a name that is no unit, or a model that is not the one surveyed; nothing was changed.
+            ConfigError: an optimizer that would move frozen weights; nothing was changed.
             VerificationError: weights moved, gradients are left, or the optimizer lost a parameter.
         """
         target = frozenset(frozen)
         unknown = sorted(target - self.units.keys())
         if unknown:
             raise UnitError(f"no unit is named {unknown[0]!r}")
+        if target:
+            refuse_joint(self.optimizer)
         self.refuse_changes()
+        self._shorten(target - self.frozen)
         before = self.checksums()
         self._compare(before)
         for name, unit in self.units.items():
@@ -172,6 +177,21 @@ class Applier:
         """
         self._model_guard.check()
 
+    @torch.no_grad()
+    def _shorten(self, units: Collection[str]) -> None:
+        """Bring all rows of embeddings with ``max_norm`` to it: such a layer does so whenever it reads a row, frozen or
+        not."""
+        for path in {path for name in units for path in self.units[name].modules}:
+            table = self._modules[path]
+            if not isinstance(table, nn.Embedding | nn.EmbeddingBag) or table.max_norm is None:
+                continue
+            rows = torch.arange(table.num_embeddings, device=table.weight.device)
+            for _ in range(_RENORMS):  # rounding may leave a row a little too long: until no reading changes any
+                before = table.weight.clone()
+                torch.embedding_renorm_(table.weight, rows, table.max_norm, table.norm_type)
+                if torch.equal(table.weight, before):
+                    break
+
     def _still(self) -> dict[str, tuple[Tensor, str]]:
         """Buffers that must not change, each with one of its frozen units."""
         found: dict[str, tuple[Tensor, str]] = {}
@@ -211,6 +231,20 @@ class Applier:
                 sleep, hook = self._hooks.pop(path)
                 hook.remove()
                 module.training = self.model.training and (sleep.wakes or module.training)
+
+
+def refuse_joint(optimizer: Optimizer) -> None:
+    """Raise for optimizers under which nothing can be frozen.
+
+    Raises:
+        ConfigError: it moves all parameters as one, those without a gradient too.
+    """
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise ConfigError(
+            "LBFGS moves all parameters as one, frozen ones too: use another optimizer, or the policy 'none' and "
+            "freeze nothing",
+            "/policy",
+        )
 
 
 class _Sleep:

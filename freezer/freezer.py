@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 
 from freezer import policies
 from freezer.account import Account
+from freezer.apply import refuse_joint
 from freezer.cache import CacheSettings, ForwardCache
 from freezer.cache.rows import first_dimension
 from freezer.config import FreezeConfig
@@ -53,7 +54,7 @@ class Freezer(Stages):
 
     Args:
         model: the bare model, not compiled, not wrapped.
-        optimizer: any optimizer over its parameters; it keeps all of them.
+        optimizer: any optimizer over its parameters that updates each on its own (not LBFGS); it keeps all of them.
         config: settings; or name just a ``policy``.
         total_steps: planned optimizer steps of the whole run.
         windows: where snapshots go (rank 0 only), from a thread; a ring in memory by default. Complete after
@@ -94,6 +95,8 @@ class Freezer(Stages):
             self._policy = complete(policy, type(policy).__name__)
             self.config = replace(config, policy=self._policy.name)  # defaults that go by policy are this one's
         self._decides = self._policy.name != "none"
+        if self._decides:
+            refuse_joint(optimizer)
         self.parallel = parallel or detect()
         self.windows: WindowStore = windows if windows is not None else MemoryWindows(config.length)
         self._recorder = Recorder(self.windows, optimizer, capacity=config.length, spend=self._spend)

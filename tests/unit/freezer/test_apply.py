@@ -130,6 +130,26 @@ def test_batch_statistics_without_running_ones_leave_nothing_to_drift() -> None:
     assert {n for n in before if not torch.equal(before[n], after[n])} == {"2.weight", "2.bias"}
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", [nn.Embedding, nn.EmbeddingBag])
+def test_a_table_that_bounds_its_rows_does_so_before_it_is_frozen(kind: Any, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    bag = kind is nn.EmbeddingBag
+    front = [kind(300, 6, max_norm=0.7)] if bag else [kind(300, 6, max_norm=0.7), nn.Flatten()]
+    model = nn.Sequential(*front, nn.Linear(6 if bag else 18, 4), nn.ReLU(), nn.Linear(4, 2)).to(dtype)
+    optimizer, applier = prepared(model, torch.randint(300, (5, 3)))
+    train(model, optimizer, torch.randint(300, (5, 3)))
+    unread = model[0].weight.detach().clone()
+    applier.apply(["0"])
+    assert not torch.equal(model[0].weight, unread)
+    before = model[0].weight.detach().clone()
+    train(model, optimizer, torch.arange(300).reshape(100, 3))
+    assert torch.equal(model[0].weight, before)
+    applier.apply([])
+    train(model, optimizer, torch.randint(300, (5, 3)))
+    assert not torch.equal(model[0].weight, before)
+
+
 def test_tied_weights_freeze_together() -> None:
     model, batch = Transformer(tied=True), tokens()
     optimizer, applier = prepared(model, batch)

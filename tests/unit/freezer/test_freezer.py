@@ -338,6 +338,29 @@ class TestRefusals:
         with pytest.raises(ConfigError, match="FSDP is not supported"):
             build(Sharded(), Scripted({}))
 
+    def test_an_optimizer_that_moves_all_parameters_as_one(self) -> None:
+        model = ResNet()
+        optimizer = torch.optim.LBFGS(model.parameters(), max_iter=2)
+        with pytest.raises(ConfigError, match="LBFGS moves all parameters as one, frozen ones too"):
+            Freezer(model, optimizer, total_steps=20, policy="linear")
+        freezer, batch = Freezer(model, optimizer, total_steps=20, policy="none"), images()
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = freezer.model(batch).square().mean()
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        freezer.step()
+        with pytest.raises(ConfigError, match="use another optimizer"):
+            freezer.freeze(["conv"])
+        assert freezer.plan.frozen == ()
+        assert model.conv.weight.requires_grad
+        optimizer.step(closure)
+        freezer.step()
+        freezer.close()
+
     def test_a_pin_that_matches_nothing(self) -> None:
         freezer, _ = build(ResNet(), Scripted({}), changes={"pin": ("encoder.*",)})
         with pytest.raises(ConfigError, match="matches no unit"):
