@@ -31,6 +31,7 @@ from freezer.decisions import Decisions
 from freezer.enact import Enactor
 from freezer.errors import UnitError
 from freezer.events import Cause, FreezeEvent
+from freezer.factors import Factors, unit_by_parameter
 from freezer.held import measure_held
 from freezer.parallel import ParallelStrategy, Stopwatch, detect, refuse_unsupported
 from freezer.plan import FreezePlan
@@ -43,7 +44,6 @@ from freezer.recorder import Recorder
 from freezer.report import unit_rows
 from freezer.stages import Stages
 from freezer.thaw import RateWatch, ScoreWatch
-from freezer.trace import parameters_of
 from freezer.units import Unit
 from freezer.windows import MemoryWindows, WindowStore
 from freezer.worth import Held, prices_of, unit_prices
@@ -180,14 +180,11 @@ class Freezer(Stages):
         if not overrides(self._policy, "rates"):
             return
         found = self._prepared
-        named = parameters_of(self._bare)
-        unit_of = {id(named[name]): unit.name for unit in found.used for name in unit.params}
-
-        def rates() -> dict[str, float]:
-            wanted = self._policy.rates(self._step, self.schedule.total_steps, found.used)
-            return {unit: factor for unit, factor in wanted.items() if unit not in self.pinned}
-
-        self._rates = UnitRates(self.optimizer, unit_of, rates, initial=self._initial_rates)
+        unit_of = unit_by_parameter(self._bare, found.used)
+        factors = Factors(self._policy, found.used, self.schedule.total_steps)
+        self._rates = UnitRates(
+            self.optimizer, unit_of, lambda: factors.at(self._step, self.pinned), initial=self._initial_rates
+        )
 
     def _retarget(self) -> None:
         remaining = self.schedule.total_steps - self._step
@@ -244,8 +241,7 @@ class Freezer(Stages):
         Raises:
             AgreementError: ranks hold different plans or are at different steps.
             PlanError, ConfigError: the policy's verdict must not be applied.
-            VerificationError: the model is not in the state that the plan demands, or ranks train a layer that is not
-                synchronised.
+            VerificationError: the model is not in the state that the plan demands, or a layer is not synchronised.
         """
         found = self._prepared
         self._step += 1
