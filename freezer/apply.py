@@ -54,7 +54,7 @@ class Applier:
             raise UnitError(f"unit {missing[0][0]!r} names parameter {missing[0][1]!r}, which the model does not have")
         self._modules = {clean_name(n): m for n, m in model.named_modules()}
         self._owners = _mode_owners(self._modules, units)
-        self._hooks: dict[str, tuple[_Sleep, Any]] = {}
+        self._hooks: dict[str, tuple[bool, Any]] = {}
         self._held = _parameter_ids(optimizer)
         idle = [n for unit in units if not unit.used for n in unit.params]
         self._unused = [n for n in idle if id(self._parameters[n]) not in exercised]
@@ -223,14 +223,15 @@ class Applier:
         for path, owners in self._owners.items():
             module, asleep = self._modules[path], owners <= self.frozen
             if asleep and path not in self._hooks:
-                sleep = _Sleep(wakes=module.training or not self.model.training)
+                # in eval mode while the model trains: the user holds it there, and it is not to wake up by a thaw
+                wakes = module.training or not self.model.training
                 module.training = False
                 # before all others: spectral norm iterates in such a hook, if it finds the module training
-                self._hooks[path] = sleep, module.register_forward_pre_hook(sleep.keep, prepend=True)
+                self._hooks[path] = wakes, module.register_forward_pre_hook(_fall_asleep, prepend=True)
             elif not asleep and path in self._hooks:
-                sleep, hook = self._hooks.pop(path)
+                wakes, hook = self._hooks.pop(path)
                 hook.remove()
-                module.training = self.model.training and (sleep.wakes or module.training)
+                module.training = self.model.training and (wakes or module.training)
 
 
 def refuse_joint(optimizer: Optimizer) -> None:
@@ -247,17 +248,9 @@ def refuse_joint(optimizer: Optimizer) -> None:
         )
 
 
-class _Sleep:
-    """Holds a module in eval mode, and knows whether it wakes up in training mode when it is thawed: not where the
-    user holds it in eval mode too."""
-
-    def __init__(self, *, wakes: bool) -> None:
-        self.wakes = wakes
-
-    def keep(self, module: nn.Module, args: Any) -> None:  # noqa: ARG002
-        if module.training:  # somebody called train(), and nobody eval() after it; setting it is slower than looking
-            self.wakes = True
-            module.training = False  # not eval(): children have hooks of their own, or belong to active units
+def _fall_asleep(module: nn.Module, args: Any) -> None:  # noqa: ARG001
+    if module.training:  # setting it is far slower than looking
+        module.training = False  # not eval(): children have hooks of their own, or belong to active units
 
 
 def _mode_owners(modules: dict[str, nn.Module], units: Sequence[Unit]) -> dict[str, frozenset[str]]:

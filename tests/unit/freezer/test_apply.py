@@ -201,17 +201,6 @@ def test_a_norm_that_the_user_holds_in_eval_mode_is_not_woken_by_a_thaw(again: b
     assert model.drop.training, "nobody holds that one"
 
 
-def test_a_norm_that_was_in_eval_mode_once_wakes_up_after_a_train_call() -> None:
-    model, batch = ResNet(), images()
-    _, applier = prepared(model, batch)
-    model.train().bn.eval()
-    applier.apply(["conv"])
-    model.train()
-    model(batch)
-    applier.apply([])
-    assert model.bn.training
-
-
 def test_modules_frozen_during_an_evaluation_wake_up_in_training() -> None:
     model, batch = ResNet(), images()
     _, applier = prepared(model, batch)
