@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from freezer.errors import UnitError, VerificationError
+from freezer.errors import ConfigError, UnitError, VerificationError
 from freezer.guard import GradientGuard, ModelGuard
 from freezer.moments import Moments, dense
 from freezer.trace import clean_name, is_drop, owner_of, parameters_of
 from freezer.units import Unit
 
+_RENORMS = 20
 _WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -27,10 +28,20 @@ class Applier:
     parked (:class:`Moments`), into files under ``spill`` on the CPU.
 
     After each change the first update is guarded (:class:`GradientGuard`): no block may have lost its gradients.
+
+    Args:
+        exercised: ``id`` of each parameter that a pass in training mode uses; its unit need not be one that ran in the
+            recorded pass.
     """
 
     def __init__(
-        self, model: nn.Module, units: Sequence[Unit], optimizer: Optimizer, *, spill: Path | None = None
+        self,
+        model: nn.Module,
+        units: Sequence[Unit],
+        optimizer: Optimizer,
+        *,
+        spill: Path | None = None,
+        exercised: Collection[int] = (),
     ) -> None:
         self.model = model
         self.units = {unit.name: unit for unit in units}
@@ -43,9 +54,10 @@ class Applier:
             raise UnitError(f"unit {missing[0][0]!r} names parameter {missing[0][1]!r}, which the model does not have")
         self._modules = {clean_name(n): m for n, m in model.named_modules()}
         self._owners = _mode_owners(self._modules, units)
-        self._hooks: dict[str, Any] = {}
+        self._hooks: dict[str, tuple[bool, Any]] = {}
         self._held = _parameter_ids(optimizer)
-        self._unused = [n for unit in units if not unit.used for n in unit.params]
+        idle = [n for unit in units if not unit.used for n in unit.params]
+        self._unused = [n for n in idle if id(self._parameters[n]) not in exercised]
         self._frozen_sums: dict[str, int] = {}
         self._still_ids: dict[str, int] = {}
         self._model_guard = ModelGuard(model, units)
@@ -56,13 +68,17 @@ class Applier:
 
         Raises:
             UnitError: a name that is no unit, or a model that is not the one surveyed; nothing was changed.
+            ConfigError: an optimizer that would move frozen weights; nothing was changed.
             VerificationError: weights moved, gradients are left, or the optimizer lost a parameter.
         """
         target = frozenset(frozen)
         unknown = sorted(target - self.units.keys())
         if unknown:
             raise UnitError(f"no unit is named {unknown[0]!r}")
+        if target:
+            refuse_joint(self.optimizer)
         self.refuse_changes()
+        self._shorten(target - self.frozen)
         before = self.checksums()
         self._compare(before)
         for name, unit in self.units.items():
@@ -139,7 +155,7 @@ class Applier:
 
     @property
     def unused(self) -> list[str]:
-        """Names of trainable parameters that took no part in the recorded pass."""
+        """Names of trainable parameters that took no part in the recorded pass, nor in one in training mode."""
         return list(self._unused)
 
     @property
@@ -149,9 +165,9 @@ class Applier:
         return list(self._still())
 
     def gradient_bytes(self) -> int:
-        """Bytes of all gradients of the units that run: what full training reduces at each synchronisation."""
-        used = [self._parameters[n] for unit in self.units.values() if unit.used for n in unit.params]
-        return sum(p.numel() * p.element_size() for p in used)
+        """Bytes of all gradients of what runs: what full training reduces at each synchronisation."""
+        trained = {n for unit in self.units.values() for n in unit.params} - set(self._unused)
+        return sum(p.numel() * p.element_size() for p in map(self._parameters.__getitem__, trained))
 
     def refuse_changes(self) -> None:
         """Raise when the model is no longer the one that was surveyed. About a millisecond: at stages and events.
@@ -161,18 +177,20 @@ class Applier:
         """
         self._model_guard.check()
 
-    def refuse_late_use(self) -> None:
-        """Raise when a layer that took no part in the recorded pass does now: DDP does not synchronise it.
-
-        Raises:
-            VerificationError: names the parameter, and what to do.
-        """
-        for name in self._unused:
-            if self._parameters[name].grad is not None:
-                raise VerificationError(
-                    f"{name} took no part in the first pass but has a gradient now, which is not synchronised: "
-                    "call freezer.prepare() with a batch that uses every layer"
-                )
+    @torch.no_grad()
+    def _shorten(self, units: Collection[str]) -> None:
+        """Bring all rows of embeddings with ``max_norm`` to it: such a layer does so whenever it reads a row, frozen or
+        not."""
+        for path in {path for name in units for path in self.units[name].modules}:
+            table = self._modules[path]
+            if not isinstance(table, nn.Embedding | nn.EmbeddingBag) or table.max_norm is None:
+                continue
+            rows = torch.arange(table.num_embeddings, device=table.weight.device)
+            for _ in range(_RENORMS):  # rounding may leave a row a little too long: until no reading changes any
+                before = table.weight.clone()
+                torch.embedding_renorm_(table.weight, rows, table.max_norm, table.norm_type)
+                if torch.equal(table.weight, before):
+                    break
 
     def _still(self) -> dict[str, tuple[Tensor, str]]:
         """Buffers that must not change, each with one of its frozen units."""
@@ -205,11 +223,29 @@ class Applier:
         for path, owners in self._owners.items():
             module, asleep = self._modules[path], owners <= self.frozen
             if asleep and path not in self._hooks:
+                # in eval mode while the model trains: the user holds it there, and it is not to wake up by a thaw
+                wakes = module.training or not self.model.training
                 module.training = False
-                self._hooks[path] = module.register_forward_pre_hook(_fall_asleep)
+                # before all others: spectral norm iterates in such a hook, if it finds the module training
+                self._hooks[path] = wakes, module.register_forward_pre_hook(_fall_asleep, prepend=True)
             elif not asleep and path in self._hooks:
-                self._hooks.pop(path).remove()
-                module.training = self.model.training
+                wakes, hook = self._hooks.pop(path)
+                hook.remove()
+                module.training = self.model.training and (wakes or module.training)
+
+
+def refuse_joint(optimizer: Optimizer) -> None:
+    """Raise for optimizers under which nothing can be frozen.
+
+    Raises:
+        ConfigError: it moves all parameters as one, those without a gradient too.
+    """
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise ConfigError(
+            "LBFGS moves all parameters as one, frozen ones too: use another optimizer, or the policy 'none' and "
+            "freeze nothing",
+            "/policy",
+        )
 
 
 def _fall_asleep(module: nn.Module, args: Any) -> None:  # noqa: ARG001

@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 
 from freezer import policies
 from freezer.account import Account
+from freezer.apply import refuse_joint
 from freezer.cache import CacheSettings, ForwardCache
 from freezer.cache.rows import first_dimension
 from freezer.config import FreezeConfig
@@ -30,6 +31,7 @@ from freezer.decisions import Decisions
 from freezer.enact import Enactor
 from freezer.errors import UnitError
 from freezer.events import Cause, FreezeEvent
+from freezer.factors import Factors, unit_by_parameter
 from freezer.held import measure_held
 from freezer.parallel import ParallelStrategy, Stopwatch, detect, refuse_unsupported
 from freezer.plan import FreezePlan
@@ -42,7 +44,6 @@ from freezer.recorder import Recorder
 from freezer.report import unit_rows
 from freezer.stages import Stages
 from freezer.thaw import RateWatch, ScoreWatch
-from freezer.trace import parameters_of
 from freezer.units import Unit
 from freezer.windows import MemoryWindows, WindowStore
 from freezer.worth import Held, prices_of, unit_prices
@@ -53,7 +54,7 @@ class Freezer(Stages):
 
     Args:
         model: the bare model, not compiled, not wrapped.
-        optimizer: any optimizer over its parameters; it keeps all of them.
+        optimizer: any optimizer over its parameters that updates each on its own (not LBFGS); it keeps all of them.
         config: settings; or name just a ``policy``.
         total_steps: planned optimizer steps of the whole run.
         windows: where snapshots go (rank 0 only), from a thread; a ring in memory by default. Complete after
@@ -94,6 +95,8 @@ class Freezer(Stages):
             self._policy = complete(policy, type(policy).__name__)
             self.config = replace(config, policy=self._policy.name)  # defaults that go by policy are this one's
         self._decides = self._policy.name != "none"
+        if self._decides:
+            refuse_joint(optimizer)
         self.parallel = parallel or detect()
         self.windows: WindowStore = windows if windows is not None else MemoryWindows(config.length)
         self._recorder = Recorder(self.windows, optimizer, capacity=config.length, spend=self._spend)
@@ -177,14 +180,11 @@ class Freezer(Stages):
         if not overrides(self._policy, "rates"):
             return
         found = self._prepared
-        named = parameters_of(self._bare)
-        unit_of = {id(named[name]): unit.name for unit in found.used for name in unit.params}
-
-        def rates() -> dict[str, float]:
-            wanted = self._policy.rates(self._step, self.schedule.total_steps, found.used)
-            return {unit: factor for unit, factor in wanted.items() if unit not in self.pinned}
-
-        self._rates = UnitRates(self.optimizer, unit_of, rates, initial=self._initial_rates)
+        unit_of = unit_by_parameter(self._bare, found.used)
+        factors = Factors(self._policy, found.used, self.schedule.total_steps)
+        self._rates = UnitRates(
+            self.optimizer, unit_of, lambda: factors.at(self._step, self.pinned), initial=self._initial_rates
+        )
 
     def _retarget(self) -> None:
         remaining = self.schedule.total_steps - self._step
@@ -241,13 +241,13 @@ class Freezer(Stages):
         Raises:
             AgreementError: ranks hold different plans or are at different steps.
             PlanError, ConfigError: the policy's verdict must not be applied.
-            VerificationError: the model is not in the state that the plan demands.
+            VerificationError: the model is not in the state that the plan demands, or a layer is not synchronised.
         """
         found = self._prepared
         self._step += 1
         during = self.plan
         self._account.end_work(found, self.parallel.reduced())
-        found.applier.refuse_late_use()
+        self.parallel.refuse_unsynchronised()
         event = self._see_rate()
         if self._decides and self.schedule.delay and self.schedule.takes_effect(self._step):
             event = self._conclude(self._step - self.schedule.delay) or event

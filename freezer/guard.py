@@ -10,7 +10,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from freezer.errors import UnitError, VerificationError
-from freezer.trace import clean_name, parameters_of
+from freezer.reach import reached
+from freezer.trace import _tensors, clean_name, parameters_of
 from freezer.units import Unit
 
 _FIRST_STEPS = 3
@@ -20,7 +21,9 @@ class GradientGuard:
     """At the first update after a change, every block that is still trained must have a gradient.
 
     Reentrant activation checkpointing gives none where its input needs none, which is so behind a frozen prefix, and
-    no error: the blocks behind silently never train. Blocks that the model skipped in this step are let off.
+    no error: the blocks behind silently never train. Their forward pass runs without gradients, and never again with.
+    So do a block's successors tell of a cut, where they are fed nothing that asks for a gradient. Blocks that the model
+    skipped in this step are let off, and those whose output this step's loss does not use (heads by turns).
 
     It looks at the first few updates and the one after each change; at others its hook returns at once.
 
@@ -46,6 +49,8 @@ class GradientGuard:
         self._seen: set[str] = set()  # blocks that had a gradient in an update that was looked at
         self._ran: set[str] = set()
         self._built_graph: set[str] = set()
+        self._starved: set[str] = set()  # blocks that were fed nothing that asks for a gradient
+        self._reached: set[int] = set()  # parameters that the graph of an output led to
         self._due = False
         self._look = _FIRST_STEPS
         self._forward_hooks: list[Any] = []
@@ -55,12 +60,14 @@ class GradientGuard:
         """Exactly these units are frozen from now on; the next update is to be guarded."""
         self._frozen = frozenset(frozen)
         self._due = True
-        self._ran.clear()
-        self._built_graph.clear()
+        for noted in (self._ran, self._built_graph, self._starved, self._reached):
+            noted.clear()
         self._look = max(self._look, 1)
         if self._modules is not None and not self._forward_hooks:
             for block, path in {u.block: u.modules[0] for u in reversed(self._units) if u.modules}.items():
-                self._forward_hooks.append(self._modules[path].register_forward_pre_hook(self._note(block)))
+                note = self._note(block)
+                self._forward_hooks.append(self._modules[path].register_forward_pre_hook(note, with_kwargs=True))
+            self._forward_hooks.append(self._modules[""].register_forward_hook(self._note_output))
 
     def before_update(self) -> None:
         """Look at the gradients that the optimizer is about to use. Called by its step.
@@ -89,19 +96,31 @@ class GradientGuard:
             if unit.name in self._frozen:
                 behind = True
                 continue
-            if unit.block in having:
-                continue
-            if self._modules is None:
-                lost = unit.block in self._seen
-            else:  # one that never had a gradient is another matter, unless it ran without a graph
-                no_graph = behind and unit.block not in self._built_graph
-                lost = unit.block in self._ran and (unit.block in self._seen or no_graph)
-            if lost:
+            if unit.block not in having and self._lost(unit.block, behind):
                 raise VerificationError(
                     f"unit {unit.name!r} is trained but got no gradient in the first step after the frozen units "
                     f"changed ({len(self._frozen)} frozen). Reentrant activation checkpointing does this behind a "
                     "frozen prefix: call torch.utils.checkpoint.checkpoint(..., use_reentrant=False)"
                 )
+
+    def _lost(self, block: str, behind: bool) -> bool:
+        if self._modules is None:
+            return block in self._seen
+        if block not in self._ran:
+            return False
+        if block not in self._built_graph:
+            return behind or block in self._seen
+        return behind and block in self._seen and self._is_cut_off(block)
+
+    def _is_cut_off(self, block: str) -> bool:
+        """Whether no output was computed from it, and a later block was fed what asks for no gradient. Of an output
+        that is not used, the first is true; of the first layer of a parallel branch, the second."""
+        mine = [unit for unit in self._units if unit.block == block]
+        if not self._reached or any(id(self._parameters[n]) in self._reached for unit in mine for n in unit.params):
+            return False
+        ran = max((site.order for unit in mine for site in unit.sites), default=0)
+        fed = {u.block: u.sites[0].input_order for u in reversed(self._units) if u.sites}
+        return any(fed.get(later, 0) > ran for later in self._starved)
 
     def _blocks_with_gradients(self) -> set[str]:
         having: set[str] = set()
@@ -113,13 +132,24 @@ class GradientGuard:
     def _note(self, block: str) -> Any:
         root = self._modules[""] if self._modules is not None else None
 
-        def note(module: nn.Module, args: Any) -> None:  # noqa: ARG001
+        def note(module: nn.Module, args: Any, kwargs: Any) -> None:  # noqa: ARG001
             if root is None or root.training:
                 self._ran.add(block)
                 if torch.is_grad_enabled():
                     self._built_graph.add(block)
+                    fed = [t for t in _tensors([args, kwargs]) if t.is_floating_point()]
+                    if fed and not any(t.requires_grad for t in fed):
+                        self._starved.add(block)
 
         return note
+
+    def _note_output(self, module: nn.Module, args: Any, output: Any) -> None:  # noqa: ARG002
+        """After a training pass, and only where a block is still unaccounted for: following a graph takes time."""
+        if not (module.training and torch.is_grad_enabled()):
+            return
+        there = {u.block for u in self._units if any(id(self._parameters[n]) in self._reached for n in u.params)}
+        if any(unit.block not in there and unit.name not in self._frozen for unit in self._units):
+            self._reached |= reached(output)
 
     def _drop_forward_hooks(self) -> None:
         for hook in self._forward_hooks:

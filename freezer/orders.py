@@ -5,7 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+from torch.optim import Optimizer
+
 from freezer import planner
+from freezer.apply import refuse_joint
 from freezer.config import FreezeConfig
 from freezer.errors import UnitError
 from freezer.events import Cause, FreezeEvent
@@ -21,6 +24,7 @@ class Orders(ABC):
     """The part of :class:`freezer.freezer.Freezer` that takes orders. Each takes effect at once."""
 
     config: FreezeConfig
+    optimizer: Optimizer
     parallel: ParallelStrategy
     plan: FreezePlan
     _planner: PlannerState
@@ -52,8 +56,10 @@ class Orders(ABC):
 
         Raises:
             PlanError: one of them cannot be frozen; says why. Nothing has changed then.
+            ConfigError: the optimizer would move frozen weights.
         """
         units = self.units
+        refuse_joint(self.optimizer)
         return self._order(
             planner.freeze(self.plan, self._planner, names, units, self.config, step=self.steps, pinned=self.pinned),
             "command",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -14,9 +15,9 @@ from torch._C._distributed_c10d import _broadcast_coalesced
 from torch.nn.parallel import DistributedDataParallel
 
 from freezer import errors
-from freezer.errors import AgreementError, ConfigError, FreezerError
+from freezer.errors import AgreementError, ConfigError, FreezerError, VerificationError
 from freezer.proxy import ModelProxy
-from freezer.trace import clean_name
+from freezer.trace import clean_name, parameters_of
 
 _BUCKET_BYTES = 250 * 1024 * 1024  # as DDP's own
 
@@ -55,6 +56,9 @@ class ParallelStrategy(Protocol):
     def reduced(self) -> tuple[int, int]:
         """Gradient bytes really reduced and synchronisations since the last call."""
 
+    def refuse_unsynchronised(self) -> None:
+        """Raise :class:`VerificationError` when a parameter that is not synchronised has had a gradient."""
+
 
 class Single:
     """One process: nothing to wrap, nobody to agree with."""
@@ -79,6 +83,9 @@ class Single:
 
     def reduced(self) -> tuple[int, int]:
         return 0, 0
+
+    def refuse_unsynchronised(self) -> None:
+        """Nothing needs to be: layers may come into use when they like."""
 
 
 class _Reductions:
@@ -111,6 +118,38 @@ class _Reductions:
         return seen
 
 
+class _LateUse:
+    """Notices gradients of parameters that DDP was told to pass over, which would drift apart on the ranks in silence.
+
+    By hooks, because after ``zero_grad()`` nobody can tell.
+    """
+
+    def __init__(self) -> None:
+        self._hooks: list[Any] = []
+        self._name: str | None = None
+
+    def watch(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        """Watch these, by name, from now on, and those before no more."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = [
+            parameter.register_post_accumulate_grad_hook(partial(self._note, name))  # type: ignore[no-untyped-call]
+            for name, parameter in parameters.items()
+            if parameter.requires_grad
+        ]
+
+    def _note(self, name: str, parameter: torch.Tensor) -> None:  # noqa: ARG002
+        self._name = self._name or name
+
+    def refuse(self) -> None:
+        if self._name is not None:
+            raise VerificationError(
+                f"{self._name} took no part when the model was surveyed but has a gradient now, which DDP does not "
+                "synchronise: call freezer.prepare() before the first step, in training mode and with a batch that "
+                "uses every layer, and let every later batch use them too"
+            )
+
+
 class DDP:
     """``DistributedDataParallel``, wrapped anew at every change: flipping ``requires_grad`` under a live wrapper leaves
     gradients unsynchronised, and ``find_unused_parameters`` would save no bytes.
@@ -134,6 +173,7 @@ class DDP:
         self._ranks = dist.get_process_group_ranks(group)
         self.control = control_group or dist.new_group(self._ranks, timeout=timeout, backend="gloo")
         self._reductions = _Reductions()
+        self._late_use = _LateUse()
 
     def wrap(self, model: nn.Module, *, first: bool, ignore: Collection[str] = ()) -> nn.Module:
         """A fresh wrapper. Weights are sent from rank 0 only the first time; later they are equal already.
@@ -153,6 +193,7 @@ class DDP:
         finally:
             del model._ddp_params_and_buffers_to_ignore
         self._reductions.watch(wrapper)
+        self._late_use.watch({n: p for n, p in parameters_of(model).items() if n in ignore})
         return wrapper
 
     def agree(self, message: dict[str, Any] | FreezerError | None, what: str, value: Any) -> dict[str, Any]:
@@ -188,6 +229,9 @@ class DDP:
 
     def reduced(self) -> tuple[int, int]:
         return self._reductions.take()
+
+    def refuse_unsynchronised(self) -> None:
+        self._late_use.refuse()
 
 
 def _compare(what: str, values: Sequence[Any]) -> None:

@@ -17,6 +17,7 @@ from freezer.config import FreezeConfig
 from freezer.cost import StepFlops, leading, step_flops
 from freezer.planner import resolve_pins
 from freezer.proxy import batch_size
+from freezer.reach import exercised
 from freezer.saved import measure_saved
 from freezer.trajectory import Sampler
 from freezer.units import Unit, survey
@@ -49,10 +50,11 @@ class Prepared:
         self.example_rows = first_dimension((tuple(args), dict(kwargs))) or 1
         self._example_size = batch_size(args, kwargs)
         self.units: list[Unit] = self.survey.units
-        self.saved = measure_saved(model, self.units, args, kwargs)
+        with exercised(model) as used:  # layers may run in training alone: auxiliary heads, deep supervision
+            self.saved = measure_saved(model, self.units, args, kwargs)
         self.pinned = resolve_pins(config.pin, self.units)
         self.sampler = Sampler(self.units, model, config.samples, config.seed)
-        self.applier = Applier(model, self.units, optimizer, spill=spill)
+        self.applier = Applier(model, self.units, optimizer, spill=spill, exercised=used)
         self.full_bytes = self.applier.gradient_bytes()
         self.full: StepFlops = step_flops(self.survey)
         self.now = self.prefix = self.full
@@ -64,8 +66,8 @@ class Prepared:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the units and their parameters, in hex: equal on all ranks that hold the same model."""
-        identity = [[unit.name, *unit.params] for unit in self.units]
+        """SHA-256 of the units, their parameters and what of these runs, in hex: equal on ranks that train alike."""
+        identity = [*([unit.name, *unit.params] for unit in self.units), self.applier.unused]
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
     def passes(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> float:

@@ -8,6 +8,7 @@ snapshots into the windows and runs what is submitted, so a policy sees exactly 
 from __future__ import annotations
 
 import threading
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -31,8 +32,10 @@ class Recorder:
     """Takes snapshots of one model into one store. No thread before the first snapshot, no work in other steps.
 
     On the CPU the gatherer is trusted only once an optimizer step found the weights as the snapshot before left them;
-    until then, and with an optimizer that has no step hooks, snapshots are taken at once. Weights that are written
-    between two steps through ``.data`` escape this check: call :meth:`drain` before.
+    until then, and with an optimizer that has no step hooks, snapshots are taken at once. Once something else wrote
+    weights while it was trusted (averaging, Lookahead, a swap for evaluation), it is never trusted again; a snapshot
+    that may hold values of before and after is dropped. Weights that are written between two steps through ``.data``
+    escape this check: call :meth:`drain` before.
 
     An error of the store or of a device is raised, as what it is, by the next call on the training thread.
 
@@ -55,13 +58,15 @@ class Recorder:
         self._gatherer: ThreadPoolExecutor | None = None
         self._worker: ThreadPoolExecutor | None = None
         self._worker_id = 0
-        self._gathering: Future[dict[str, bytes]] | None = None
+        self._gathering: Future[dict[str, bytes] | None] | None = None
         self._backlog: deque[Future[None]] = deque()
         self._failed: BaseException | None = None
         self._told = False
         self._trusted = False
+        self._betrayed = False
         self._watched: tuple[list[nn.Parameter], list[int]] | None = None
         self._counts: dict[str, tuple[int, int]] = {}
+        self._counts_before: dict[str, tuple[int, int]] = {}  # the last snapshot
 
     def use(self, sampler: Sampler) -> None:
         """Sample with this from now on; before the first :meth:`record`."""
@@ -85,11 +90,12 @@ class Recorder:
             return
         gathered = self._begin(sampler, names)
         self._backlog.append(self._start().submit(self._append, step, gathered))
+        self._counts_before = dict(self._counts)
         for name in names:
             last, count = self._counts.get(name, (-1, 0))
             self._counts[name] = (step, min(self._capacity, count + (step != last)))
 
-    def _begin(self, sampler: Sampler, names: list[str]) -> Future[dict[str, bytes]]:
+    def _begin(self, sampler: Sampler, names: list[str]) -> Future[dict[str, bytes] | None]:
         """Start to gather, in the way that the device and the optimizer allow."""
         if self._gatherer is None:
             self._gatherer = ThreadPoolExecutor(1, thread_name_prefix="freezer-gather")
@@ -106,7 +112,7 @@ class Recorder:
             assert self._watched is not None
             self._gathering = self._gatherer.submit(_gather, sampler, names, *self._watched)
             return self._gathering
-        now: Future[dict[str, bytes]] = Future()
+        now: Future[dict[str, bytes] | None] = Future()
         now.set_result(sampler.sample(names))
         return now
 
@@ -128,7 +134,9 @@ class Recorder:
             return
         (parameters, versions), self._watched = self._watched, None
         self._settle()
-        self._trusted = _versions(parameters) == versions
+        alone = _versions(parameters) == versions
+        self._betrayed |= self._trusted and not alone
+        self._trusted = alone and not self._betrayed
 
     def _settle(self) -> None:
         """Wait until the weights have been read."""
@@ -139,7 +147,15 @@ class Recorder:
             with Stopwatch() as watch:
                 wait([gathering])
             self._spend("snapshot_wait", watch.seconds)
-        gathering.result()
+        if gathering.result() is None:
+            self._trusted, self._betrayed = False, True
+            self._counts = {unit: count for unit, count in self._counts_before.items() if unit in self._counts}
+            warnings.warn(
+                "weights were written between freezer.step() and the next optimizer step, while a snapshot of them was "
+                "taken: it is left out, and later ones are taken at once, which costs the step a little time",
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
     def _bound(self) -> None:
         while self._backlog and (self._backlog[0].done() or len(self._backlog) >= BACKLOG):
@@ -230,30 +246,27 @@ class Recorder:
     def _note_worker(self) -> None:
         self._worker_id = threading.get_ident()
 
-    def _append(self, step: int, gathered: Future[dict[str, bytes]]) -> None:
+    def _append(self, step: int, gathered: Future[dict[str, bytes] | None]) -> None:
         if self._failed is not None:  # a window with a hole is worth nothing
             return
         try:
-            self._windows.append(step, gathered.result())
+            rows = gathered.result()
+            if rows is not None:
+                self._windows.append(step, rows)
         except BaseException as error:
             self._failed = error
 
 
 def _gather(
     sampler: Sampler, names: list[str], parameters: list[nn.Parameter], versions: list[int]
-) -> dict[str, bytes]:
+) -> dict[str, bytes] | None:
+    """``None`` where something wrote the weights meanwhile."""
     block = torch.empty(len(names), sampler.samples)
     sampler.gather(names, block)
-    moved = [p for p, before in zip(parameters, versions, strict=True) if p._version != before]
-    if moved:
-        raise FreezerError(
-            f"weights of shape {tuple(moved[0].shape)} were written while a snapshot of them was taken: only the "
-            "optimizer may write between freezer.step() and the next optimizer step"
-        )
-    return rows_of(names, block)
+    return rows_of(names, block) if _versions(parameters) == versions else None
 
 
-def _fetch(names: list[str], host: Tensor, event: torch.cuda.Event) -> dict[str, bytes]:
+def _fetch(names: list[str], host: Tensor, event: torch.cuda.Event) -> dict[str, bytes] | None:
     event.synchronize()
     return rows_of(names, host)
 

@@ -6,8 +6,6 @@ from abc import abstractmethod
 from functools import partial
 from typing import Any
 
-from torch.optim import Optimizer
-
 from freezer.config import Schedule
 from freezer.cost import Costs
 from freezer.decisions import Decisions
@@ -26,7 +24,6 @@ class Stages(Orders):
     """The part of :class:`freezer.freezer.Freezer` that asks the policy."""
 
     schedule: Schedule
-    optimizer: Optimizer
     _step: int
     _recorder: Recorder
     _decisions: Decisions

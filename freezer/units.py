@@ -57,7 +57,8 @@ class Unit:
         flops: forward FLOPs for the batch of the recorded pass, weightless work after it included.
         activation_bytes: bytes of its modules' outputs for that batch.
         parameters: count of its trainable values.
-        used: whether any of its modules ran; a unit that did not comes last and is never frozen.
+        used: whether any of its modules ran in eval mode; a unit that did not comes last and is never frozen, even
+            where it runs in training alone or in later batches: it is trained as it would be without a freezer.
         sites: where it ran.
     """
 
@@ -90,8 +91,9 @@ def survey(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], gra
     """Run ``model(*args, **kwargs)`` once and group its parameters into units.
 
     Raises:
-        UnitError: nothing in the model can be trained.
+        UnitError: nothing in the model can be trained, or two of its layers go by one name.
     """
+    _refuse_namesakes(model)
     record = record_forward(model, args, kwargs)
     params = parameters_of(model)
     names = {id(p): n for n, p in params.items()}
@@ -128,6 +130,21 @@ def survey(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], gra
     if not units:
         raise UnitError("the model has no trainable parameter: nothing can be frozen")
     return Survey(units, tuple(fixed))
+
+
+def _refuse_namesakes(model: nn.Module) -> None:
+    """A child called as a wrapper calls what it wraps has no name of its own here; what is inside must stay apart."""
+    known: dict[str, str] = {}
+    for path, module in model.named_modules():
+        own = any(True for _ in (*module.parameters(recurse=False), *module.buffers(recurse=False)))
+        if not (own or is_drop(module)):
+            continue
+        first = known.setdefault(clean_name(path), path)
+        if first != path:
+            raise UnitError(
+                f"the layers {first or 'root'!r} and {path!r} would both be called {clean_name(path) or 'root'!r}, "
+                "because 'module' and '_orig_mod' are taken for wrappers: call that child something else"
+            )
 
 
 @dataclass(slots=True)

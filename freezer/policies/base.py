@@ -117,6 +117,7 @@ class Policy(Protocol):
     def rates(self, step: int, total_steps: int, units: Sequence[Unit]) -> Mapping[str, float]:
         """Factor on the initial learning rate of each unit for the update after ``step`` steps; on every rank.
 
+        ``step`` is below ``total_steps``: beyond the end, the engine asks for the last planned step again.
         It replaces the user's schedule for the units named; pure in its arguments.
         """
 

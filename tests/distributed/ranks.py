@@ -19,7 +19,7 @@ from torch import nn
 from freezer.errors import FreezerError
 from freezer.freezer import Freezer
 from freezer.plan import FreezePlan
-from tests.unit.freezer.toys import ResNet, Scripted, Transformer, images, settings, tokens
+from tests.unit.freezer.toys import Auxiliary, ResNet, Scripted, Transformer, images, settings, tokens
 
 torch.set_num_threads(1)
 
@@ -111,6 +111,50 @@ def scenario_accumulate(rank: int, folder: Path) -> dict[str, Any]:
     seen = train(freezer, optimizer, range(6), rank, "text", micro=3)
     pool = sum(p.numel() for p in model.pool.parameters()) * 4
     return {"seen": seen, "active": active_bytes(model) - pool, "syncs": freezer.costs.syncs}
+
+
+def train_alike(freezer: Freezer, optimizer: Any, model: nn.Module, steps: int, rank: int) -> list[str]:
+    """Train a model of few numbers, each rank on its own; the parameters in which the ranks differ afterwards."""
+    for step in range(steps):
+        torch.manual_seed(1000 + 10 * step + rank)
+        freezer.model(torch.randn(5, 4)).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        freezer.step()
+    differ = []
+    for name, parameter in model.named_parameters():
+        theirs = [torch.empty_like(parameter) for _ in range(dist.get_world_size())]
+        dist.all_gather(theirs, parameter.detach())
+        if not all(torch.equal(theirs[0], other) for other in theirs):
+            differ.append(name)
+    return differ
+
+
+def scenario_training_only(rank: int, folder: Path) -> dict[str, Any]:
+    torch.manual_seed(0)
+    model = Auxiliary()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    freezer, optimizer = make(model, {2: ["first"]}, 8)
+    differ = train_alike(freezer, optimizer, model, 8, rank)
+    still = [name for name, p in model.named_parameters() if torch.equal(p, before[name])]
+    bytes_of = sum(p.numel() * p.element_size() for p in model.parameters())
+    return {
+        "differ": differ,
+        "still": still,
+        "frozen": list(freezer.plan.frozen),
+        "full": [freezer.report()["allreduce_bytes"]["full_training_estimate"], 8 * bytes_of],
+    }
+
+
+def scenario_late_use(rank: int, folder: Path) -> dict[str, Any]:
+    """Surveyed in eval mode, so that nobody knows of what runs in training alone."""
+    torch.manual_seed(0)
+    model = Auxiliary().eval()
+    freezer, optimizer = make(model, {}, 8)
+    freezer.prepare(torch.randn(5, 4))
+    freezer.model.train()
+    train_alike(freezer, optimizer, model, 8, rank)
+    return {"steps": freezer.steps}
 
 
 def scenario_resume(rank: int, folder: Path) -> dict[str, Any]:

@@ -66,6 +66,21 @@ def test_accumulation_reduces_once_a_step_and_unused_layers_do_not_break_ddp(fol
         assert result["syncs"] == 6
 
 
+def test_layers_that_run_in_training_alone_are_synchronised(folder: Path) -> None:
+    for result in succeed("training_only", folder):
+        assert result["differ"] == []
+        assert result["still"] == [], "they are trained"
+        assert result["frozen"] == ["first"]
+        assert result["full"][0] == result["full"][1]
+
+
+def test_a_layer_that_comes_into_use_unsynchronised_is_named_at_its_first_step(folder: Path) -> None:
+    for result in results_of("late_use", folder):
+        assert result["error"] == "VerificationError"
+        assert "took no part when the model was surveyed" in result["text"]
+        assert result["text"].startswith(("aux.", "deep."))
+
+
 def test_resume_on_two_ranks_is_bit_identical(folder: Path) -> None:
     for result in succeed("resume", folder):
         assert result["equal"]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from freezer.apply import Applier
@@ -86,6 +86,24 @@ def test_no_later_train_call_wakes_frozen_norms_and_dropouts() -> None:
     assert seen == {"bn": False, "drop": False, "layer1.0.bn1": True}
 
 
+def test_a_norm_of_weights_that_iterates_before_each_pass_stands_still_in_a_frozen_layer() -> None:
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the older form: a hook of the module, not a parametrization
+        model = nn.Sequential(nn.utils.spectral_norm(nn.Linear(6, 6)), nn.ReLU(), nn.Linear(6, 2))
+    batch = torch.randn(5, 6)
+    optimizer, applier = prepared(model, batch)
+    train(model, optimizer, batch)
+    applier.apply(["0"])
+    before, output = copy.deepcopy(model[0].state_dict()), model[0](batch).detach()
+    train(model, optimizer, batch)
+    assert all(torch.equal(value, before[name]) for name, value in model[0].state_dict().items())
+    assert torch.equal(model[0](batch), output)
+    applier.apply([])
+    train(model, optimizer, batch)
+    assert not torch.equal(model[0].weight_u, before["weight_u"])
+
+
 def test_functional_dropout_sleeps_once_all_units_of_its_container_are_frozen() -> None:
     model, batch = Transformer().train(), tokens()
     _, applier = prepared(model, batch)
@@ -110,6 +128,26 @@ def test_batch_statistics_without_running_ones_leave_nothing_to_drift() -> None:
     train(model, optimizer, batch)
     after = model.state_dict()
     assert {n for n in before if not torch.equal(before[n], after[n])} == {"2.weight", "2.bias"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", [nn.Embedding, nn.EmbeddingBag])
+def test_a_table_that_bounds_its_rows_does_so_before_it_is_frozen(kind: Any, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    bag = kind is nn.EmbeddingBag
+    front = [kind(300, 6, max_norm=0.7)] if bag else [kind(300, 6, max_norm=0.7), nn.Flatten()]
+    model = nn.Sequential(*front, nn.Linear(6 if bag else 18, 4), nn.ReLU(), nn.Linear(4, 2)).to(dtype)
+    optimizer, applier = prepared(model, torch.randint(300, (5, 3)))
+    train(model, optimizer, torch.randint(300, (5, 3)))
+    unread = model[0].weight.detach().clone()
+    applier.apply(["0"])
+    assert not torch.equal(model[0].weight, unread)
+    before = model[0].weight.detach().clone()
+    train(model, optimizer, torch.arange(300).reshape(100, 3))
+    assert torch.equal(model[0].weight, before)
+    applier.apply([])
+    train(model, optimizer, torch.randint(300, (5, 3)))
+    assert not torch.equal(model[0].weight, before)
 
 
 def test_tied_weights_freeze_together() -> None:
@@ -138,6 +176,39 @@ def test_thawing_brings_everything_back() -> None:
     after = model.state_dict()
     still = [n for n in after if "num_batches" not in n and torch.equal(after[n], before[n])]
     assert not still, "every weight and statistic moves again"
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_norm_that_the_user_holds_in_eval_mode_is_not_woken_by_a_thaw(again: bool) -> None:
+    """``again``: the user calls ``train()`` and then the norms' ``eval()`` before every pass, else once."""
+    model, batch = ResNet(), images()
+    _, applier = prepared(model, batch)
+
+    def hold() -> None:
+        model.train()
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+
+    hold()
+    for frozen in (["conv"], []):
+        applier.apply(frozen)
+        if again:
+            hold()
+        model(batch)
+    assert not model.bn.training
+    assert not model.bn.num_batches_tracked
+    assert model.drop.training, "nobody holds that one"
+
+
+def test_modules_frozen_during_an_evaluation_wake_up_in_training() -> None:
+    model, batch = ResNet(), images()
+    _, applier = prepared(model, batch)
+    model.eval()
+    applier.apply(["conv"])
+    model.train()
+    applier.apply([])
+    assert all(module.training for module in model.modules())
 
 
 def test_what_the_user_froze_stays_so_after_a_thaw() -> None:
@@ -198,14 +269,6 @@ class TestVerification:
             model.fc.bias[0] = torch.nextafter(model.fc.bias[0], torch.tensor(9.0))
         with pytest.raises(VerificationError, match=r"fc\.bias"):
             applier.verify(before)
-
-    def test_a_layer_that_wakes_up_after_the_first_pass_is_named(self) -> None:
-        model, batch = Transformer(unused=True), tokens()
-        _, applier = prepared(model, batch)
-        applier.refuse_late_use()
-        F.linear(torch.ones(1, 16), model.pool.weight).sum().backward()
-        with pytest.raises(VerificationError, match=r"pool\.weight took no part"):
-            applier.refuse_late_use()
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])

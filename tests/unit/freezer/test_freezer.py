@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from freezer.config import FreezeConfig
 from freezer.errors import ConfigError, PlanError, UnitError
@@ -17,7 +17,7 @@ from freezer.events import FreezeEvent
 from freezer.freezer import Freezer
 from freezer.policies.base import PolicyContext, Verdict
 from freezer.windows import MemoryWindows
-from tests.unit.freezer.toys import ResNet, Scripted, Transformer, images, settings, tokens
+from tests.unit.freezer.toys import Auxiliary, ResNet, Scripted, Transformer, images, settings, tokens
 
 
 def build(model: nn.Module, policy: Any, steps: int = 20, **options: Any) -> tuple[Freezer, torch.optim.Optimizer]:
@@ -338,6 +338,29 @@ class TestRefusals:
         with pytest.raises(ConfigError, match="FSDP is not supported"):
             build(Sharded(), Scripted({}))
 
+    def test_an_optimizer_that_moves_all_parameters_as_one(self) -> None:
+        model = ResNet()
+        optimizer = torch.optim.LBFGS(model.parameters(), max_iter=2)
+        with pytest.raises(ConfigError, match="LBFGS moves all parameters as one, frozen ones too"):
+            Freezer(model, optimizer, total_steps=20, policy="linear")
+        freezer, batch = Freezer(model, optimizer, total_steps=20, policy="none"), images()
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = freezer.model(batch).square().mean()
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        freezer.step()
+        with pytest.raises(ConfigError, match="use another optimizer"):
+            freezer.freeze(["conv"])
+        assert freezer.plan.frozen == ()
+        assert model.conv.weight.requires_grad
+        optimizer.step(closure)
+        freezer.step()
+        freezer.close()
+
     def test_a_pin_that_matches_nothing(self) -> None:
         freezer, _ = build(ResNet(), Scripted({}), changes={"pin": ("encoder.*",)})
         with pytest.raises(ConfigError, match="matches no unit"):
@@ -376,6 +399,47 @@ def test_a_tied_head_freezes_with_the_embedding_or_not_at_all() -> None:
     before = model.head.weight.detach().clone()
     train(freezer, optimizer, range(3, 6), "text")
     assert torch.equal(model.head.weight, before)
+    freezer.close()
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_layers_that_run_in_training_alone_or_later_are_trained_but_never_frozen(keep: bool) -> None:
+    """``keep``: gradients are still there in ``freezer.step()``, for a loop that zeroes them before its pass."""
+    model = Auxiliary()
+    freezer, optimizer = build(model, Scripted({2: ["first"]}))
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for _ in range(6):
+        optimizer.zero_grad()
+        freezer.model(torch.randn(5, 4)).square().mean().backward()
+        optimizer.step()
+        if not keep:
+            optimizer.zero_grad()
+        freezer.step()
+    assert not any(torch.equal(p, before[name]) for name, p in model.named_parameters())
+    assert freezer.plan.frozen == ("first",)
+    with pytest.raises(PlanError, match="'aux' cannot be frozen"):
+        freezer.freeze(["aux"])
+    freezer.close()
+
+
+def test_one_head_for_each_task_and_a_task_in_each_batch() -> None:
+    class Tasks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.trunk, self.heads = nn.Linear(4, 4), nn.ModuleList(nn.Linear(4, 3) for _ in range(2))
+
+        def forward(self, x: Tensor, task: int) -> Tensor:
+            return self.heads[task](self.trunk(x))
+
+    model = Tasks()
+    freezer, optimizer = build(model, "none")
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for step in range(6):
+        optimizer.zero_grad()
+        freezer.model(torch.randn(5, 4), step % 2).square().mean().backward()
+        optimizer.step()
+        freezer.step()
+    assert not any(torch.equal(p, before[name]) for name, p in model.named_parameters())
     freezer.close()
 
 

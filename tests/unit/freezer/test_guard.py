@@ -89,6 +89,39 @@ def test_a_block_that_the_model_skipped_is_let_off_but_one_that_was_cut_off_is_n
         train(model, optimizer)
 
 
+class Heads(nn.Module):
+    """Two towers on the same input, each with a head; all that it computes is returned, or what ``only`` says."""
+
+    def __init__(self, towers: int) -> None:
+        super().__init__()
+        self.towers = nn.ModuleList(nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4)) for _ in range(towers))
+        self.heads = nn.ModuleList(nn.Sequential(nn.Dropout(0.1), nn.Linear(4, 2)) for _ in range(2))
+        self.only: int | None = None
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        inner = [tower(x) for tower in self.towers]
+        outs = [head(inner[i % len(inner)]) for i, head in enumerate(self.heads)]
+        return outs if self.only is None else [outs[self.only]]
+
+
+@pytest.mark.parametrize(("towers", "returned"), [(1, True), (1, False), (2, True)])
+def test_an_output_that_the_loss_does_not_use_in_this_step_is_let_off(towers: int, returned: bool) -> None:
+    torch.manual_seed(0)
+    model = Heads(towers)
+    optimizer = torch.optim.AdamW(model.parameters(), 0.01)
+    applier = Applier(model, discover(model, (torch.randn(3, 4),), {}, "layer"), optimizer)
+    frozen = ["towers.0.0"]
+    for step in range(8):
+        task = step % 2
+        model.only = None if returned else task
+        optimizer.zero_grad()
+        model(torch.randn(3, 4))[task if returned else 0].sum().backward()
+        optimizer.step()
+        if step in (2, 5):  # one head is out of the loss in the next step, then the other
+            applier.apply(frozen if step == 2 else [])
+    assert all(p.requires_grad for p in model.parameters())
+
+
 def test_an_evaluation_before_the_step_is_no_training_pass() -> None:
     model, optimizer, applier = made()
     train(model, optimizer, 3)

@@ -195,6 +195,21 @@ def test_wrapper_names_do_not_show() -> None:
     assert names(Wrapper(ResNet()), images()) == names(ResNet(), images())
 
 
+def test_a_child_that_is_called_like_a_wrappers_beside_one_of_the_same_name_is_an_error() -> None:
+    class Wrapper(nn.Module):
+        def __init__(self, inner: str) -> None:
+            super().__init__()
+            self.module = nn.ModuleDict({inner: nn.Linear(4, 4)})
+            self.head, self.inner = nn.Linear(4, 2), inner
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.module[self.inner](x))
+
+    assert names(Wrapper("body"), torch.randn(2, 4)) == ["body", "head"]
+    with pytest.raises(UnitError, match=r"'module\.head' and 'head' would both be called 'head'.*something else"):
+        names(Wrapper("head"), torch.randn(2, 4))
+
+
 @pytest.mark.parametrize("kind", ["resnet", "transformer"])
 def test_blocks(kind: str) -> None:
     if kind == "resnet":

@@ -86,6 +86,22 @@ class Transformer(nn.Module):
         return self.head(self.norm(x))
 
 
+class Auxiliary(nn.Module):
+    """Deep supervision: ``aux`` runs in training alone, and so does ``deep``, of which only the weight is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.head, self.aux, self.deep = (nn.Linear(4, 3) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.first(x))
+        out = self.head(F.relu(self.second(x)))
+        if not self.training:
+            return out
+        return torch.cat([out, self.aux(x), F.linear(x, self.deep.weight, self.deep.bias)])
+
+
 class Scripted:
     """Says *converged* of the named units at the named steps; keeps a count, as a policy with state does."""
 
