@@ -132,7 +132,7 @@ class ForwardCache:
     def _begin_anew(self) -> None:
         self._prefetcher.drop()
         self._was_on = self._state == "on"
-        self._sources = [line for line in self._known_lines() if line.watch.frozen and _unchanged(line)]
+        self._sources = [line for line in self._known_lines() if _holds(line, afresh=True)]
         self._store.keep_only([line.name for line in self._sources])
         self._store.stale = frozenset(id(line.shelf) for line in self._sources)
         self._lines, self._line, self._trial = {}, None, Trial()
@@ -207,8 +207,8 @@ class ForwardCache:
         self._forms.add(form)
         self._outlook.saw(rows)
         line = self._lines.get(form)
-        if isinstance(line, Line) and not line.watch.still and line.watch.digest() != line.digest:
-            self._begin_anew()  # somebody wrote weights in between
+        if isinstance(line, Line) and not line.watch.still and not _holds(line):
+            self._begin_anew()  # somebody wrote weights in between, trains them, or switched modes
             line = None
         if isinstance(line, Line) and rows > line.verified.rows and not self._size_is_good(line, rows, args, kwargs):
             line = None  # the larger size is the one to keep values of
@@ -380,8 +380,8 @@ class ForwardCache:
         self._state, self._reason = "off", "closed"
 
 
-def _unchanged(line: Line) -> bool:
-    return line.watch.digest(afresh=True) == line.digest
+def _holds(line: Line, *, afresh: bool = False) -> bool:
+    return line.watch.frozen and line.watch.digest(afresh=afresh) == line.digest
 
 
 def _numbers(what: str, values: Tensor, rows: int | None) -> list[int]:

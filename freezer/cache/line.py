@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from freezer.cache.cut import Cut, Cuts, ancestors, cut_at
-from freezer.cache.keys import Signature, Watch, sources
+from freezer.cache.keys import Signature, Watch, moody, sources
 from freezer.cache.ledger import Ledger
 from freezer.cache.replay import Replayer
 from freezer.cache.rows import pick
@@ -37,7 +37,7 @@ class Line:
     """A proven cut for one form of input, and the shelf with its rows.
 
     Attributes:
-        digest: hash of the frozen weights that the values depend on; ``watch`` notices when they are written.
+        digest: hash of the frozen weights and modes that the values depend on; ``watch`` notices when they change.
         advances: how to come here from rows at earlier cuts, the latest of these first.
     """
 
@@ -135,7 +135,7 @@ def _line(
     verified: Verified,
     narrow: bool,
 ) -> Line:
-    watch = Watch(sources(modules, cut))
+    watch = Watch(sources(modules, cut), moody(modules, cut))
     digest = watch.digest()
     name = (cut.path, cut.nth, digest, narrow, form, verified.rows)
     for line in known:  # the same cut as before: its rows serve if they have the bits of this size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -166,6 +167,43 @@ def test_weights_written_behind_its_back_are_noticed() -> None:
             run.model.first.weight.mul_(1.5)
     train(plain, cached, epochs=2)
     assert cached.cache.report()["misses"] == 48
+
+
+def test_modes_switched_behind_its_back_are_noticed() -> None:
+    """Batch norm that goes into training uses the batch and moves; kept values would do neither."""
+    case = replace(CASES["batch norm awake"], awake=())
+    plain, cached = both(case, *case.frozen)
+    train(plain, cached, epochs=2)
+    assert cached.cache.cut.path == "b"
+    case.awake = ("norm",)
+    train(plain, cached, epochs=2)
+    assert cached.cache.cut.path == "a"
+    assert cached.model.norm.num_batches_tracked == 6
+
+
+class OtherInTraining(nn.Module):
+    """Does something else in training, without a random number, in a container around the cut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c(self.b(self.a(x) * (2.0 if self.training else 1.0)))
+
+
+def test_the_mode_of_a_container_around_the_cut_counts_too() -> None:
+    case = Case(OtherInTraining, ("a", "b"), CASES["batch norm awake"].data)
+    plain, cached = both(case, *case.frozen)
+    ids = torch.arange(8)
+    for _ in range(3):
+        assert torch.equal(plain.step(ids), cached.step(ids))
+    assert cached.cache.report()["hits"] > 0
+    args, kwargs = case.call({k: v[ids] for k, v in plain.data.items()})
+    cached.model.eval()
+    with cached.cache.around(ids, None, args, kwargs):
+        output = cached.model(*args, **kwargs)
+    assert torch.equal(output, plain.model.eval()(*args, **kwargs))
 
 
 class Checkpointed(SharedBlock):
