@@ -65,13 +65,16 @@ class Watch:
 
     Args:
         found: weights, by name.
-        moods: modules whose mode counts. One that sleeps is in eval mode whatever ``train()`` wrote last.
+        moods: modules whose mode counts. One that sleeps is in eval mode whatever ``train()`` wrote last. Of the
+            weights, their buffers may also be replaced by others.
     """
 
     def __init__(self, found: Mapping[str, Tensor], moods: Sequence[nn.Module] = ()) -> None:
         self._names = list(found)
         self._tensors = list(found.values())
         self._moods = list(moods)
+        at = {id(tensor): i for i, tensor in enumerate(self._tensors)}
+        self._homes = [(m._buffers, n, at[id(b)]) for m in moods for n, b in m._buffers.items() if id(b) in at]
         self._versions: list[int] = []
         self._sums: list[int] = []
         self._modes: list[bool] = []
@@ -80,7 +83,7 @@ class Watch:
     def still(self) -> bool:
         """Whether nothing was written, put into another mode or trained since the last :meth:`digest`. Some ten
         microseconds."""
-        written = self._versions != [t._version for t in self._tensors]
+        written = self._versions != [t._version for t in self._tensors] or bool(self._replaced())
         return not written and self._modes == [_trains(m) for m in self._moods] and self.frozen
 
     @property
@@ -89,6 +92,8 @@ class Watch:
 
     def digest(self, *, afresh: bool = False) -> str:
         """Hash of the weights' bit patterns and of the modes."""
+        for i, tensor in self._replaced():
+            self._tensors[i], afresh = tensor, True  # versions of two tensors say nothing
         now = [t._version for t in self._tensors]
         if afresh or not self._versions:
             self._sums = _bit_sums(self._tensors)
@@ -100,6 +105,10 @@ class Watch:
         self._modes = [_trains(m) for m in self._moods]
         text = repr((list(zip(self._names, self._sums, strict=True)), self._modes))
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    def _replaced(self) -> list[tuple[int, Tensor]]:
+        found = ((i, home.get(name)) for home, name, i in self._homes)
+        return [(i, torch.empty(0) if b is None else b) for i, b in found if b is not self._tensors[i]]
 
 
 def _trains(module: nn.Module) -> bool:

@@ -107,7 +107,7 @@ def search(
                 line.advances = _advances(known, line, recorded, modules, own, verifier)
             return line
     finally:
-        recorded.output = None  # with it goes the graph
+        recorded.output, recorded.buffers = None, []  # with it goes the graph
         seconds["verify"] += time.perf_counter() - start
     return Refusal(reasons[0] if reasons else cuts.obstacle)
 

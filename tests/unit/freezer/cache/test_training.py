@@ -169,6 +169,16 @@ def test_weights_written_behind_its_back_are_noticed() -> None:
     assert cached.cache.report()["misses"] == 48
 
 
+def test_a_buffer_replaced_behind_its_back_is_noticed() -> None:
+    case = replace(CASES["batch norm awake"], awake=())
+    plain, cached = both(case, *case.frozen)
+    train(plain, cached, epochs=2)
+    for run in (plain, cached):
+        run.model.norm.running_mean = run.model.norm.running_mean + 1.0
+    train(plain, cached, epochs=2)
+    assert cached.cache.report()["misses"] == 48
+
+
 def test_modes_switched_behind_its_back_are_noticed() -> None:
     """Batch norm that goes into training uses the batch and moves; kept values would do neither."""
     case = replace(CASES["batch norm awake"], awake=())
