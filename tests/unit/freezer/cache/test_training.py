@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from freezer.cache import CacheSettings, trial
+from freezer.cache import CacheSettings, ForwardCache, trial
 from freezer.cost import forward_flops_of, step_flops
 from freezer.flops import flop_counter
 from freezer.units import survey
@@ -157,6 +157,29 @@ def test_autocast_is_part_of_the_form() -> None:
     same_weights(plain.model, cached.model)
     report = cached.cache.report()
     assert (report["forms"], report["hits"], report["misses"]) == (2, 48, 48)
+
+
+class Scaled(SharedBlock):
+    """Takes a number that may change in each pass, as the strength of a reversed gradient does."""
+
+    def forward(self, x: Tensor, alpha: float) -> Tensor:
+        return super().forward(x) * alpha
+
+
+def test_forms_without_end_are_not_kept() -> None:
+    model = Scaled()
+    model.first.requires_grad_(False)
+    cache = ForwardCache(model, CacheSettings())
+    cache.retarget("x", 1000)
+    for step in range(100):
+        with cache.around(torch.arange(8), None, (torch.ones(8, 16), step / 100), {}):
+            model(torch.ones(8, 16), step / 100)
+    assert len(cache._lines) == 16
+    assert len(cache._forms) < 100
+    hits = cache.report()["hits"]
+    with cache.around(torch.arange(8), None, (torch.ones(8, 16), 0.15), {}):
+        model(torch.ones(8, 16), 0.15)
+    assert cache.report()["hits"] == hits + 8, "the first ones are still served"
 
 
 def test_weights_written_behind_its_back_are_noticed() -> None:
