@@ -77,8 +77,12 @@ def search(
     own = {p: any(w.requires_grad for w in m.parameters(recurse=False)) for p, m in modules.items() if _owns(m)}
     recorded = record(model, args, kwargs, rows)
     others = 2 if rows != 2 else 1  # few: only shapes are compared
-    fewer_args, fewer_kwargs = pick((tuple(args), dict(kwargs)), torch.arange(others) % rows, rows)
-    again = record(model, fewer_args, fewer_kwargs, others)
+    try:
+        fewer_args, fewer_kwargs = pick((tuple(args), dict(kwargs)), torch.arange(others) % rows, rows)
+        again = record(model, fewer_args, fewer_kwargs, others)
+    except Exception as error:  # the model's own: rows of a graph, say, do not run without the others
+        text = next(iter(str(error).splitlines()), type(error).__name__)
+        return Refusal(f"the model does not run on {others} of its {rows} rows: {text[:200]}")
     again.output = None
     ledger.ran(rows + others)
     find_batch_dims(recorded, again)
