@@ -9,6 +9,7 @@ from freezer.parallel import ParallelStrategy
 from freezer.plan import FreezePlan
 from freezer.prepared import Prepared
 from freezer.proxy import ModelProxy
+from freezer.trained import Trained
 
 
 class Enactor:
@@ -26,6 +27,7 @@ class Enactor:
         self._proxy = proxy
         self._found = found
         self._parallel = parallel
+        self._trained = Trained(model, found.units)
 
     def first(self, plan: FreezePlan) -> None:
         """The first time in this process: rank 0's weights are sent to the others."""
@@ -46,6 +48,19 @@ class Enactor:
         self._found.applier.forget()
         self._apply(plan, first=False)
 
+    def follow(self) -> bool:
+        """Before a pass: wrap anew if the user has switched layers that are no units on or off; whether that is so.
+
+        Raises:
+            VerificationError: a frozen unit was made trainable.
+            AgreementError: other layers were switched on another rank.
+        """
+        changed = self._trained.changed(self._found.applier.frozen)
+        if changed:
+            self._parallel.same("the layers that were switched on or off", changed)
+            self._wrap(first=False)
+        return bool(changed)
+
     def _apply(self, plan: FreezePlan, *, first: bool) -> None:
         applier = self._found.applier
         self._proxy.use(self._model)  # the old wrapper's hooks must be gone before the new one's come
@@ -55,7 +70,14 @@ class Enactor:
         except FreezerError as failed:
             error = failed
         self._parallel.together("the change of frozen units", error)  # nobody waits in vain for one that gave up
-        ignore = [*applier.unused, *applier.still_buffers]
-        self._proxy.use(self._parallel.wrap(self._model, first=first, ignore=ignore))
+        self._wrap(first=first)
         applier.remember_buffers()
         self._found.price(plan.frozen)
+
+    def _wrap(self, *, first: bool) -> None:
+        applier = self._found.applier
+        self._proxy.use(self._model)
+        if first or self._trained.any:  # DDP wraps nothing that is not trained at all
+            ignore = [*applier.unused, *applier.still_buffers]
+            self._proxy.use(self._parallel.wrap(self._model, first=first, ignore=ignore))
+        self._trained.note()

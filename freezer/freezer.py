@@ -220,6 +220,8 @@ class Freezer(Stages):
     def _around_training(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[None]:
         self.prepare(*args, **kwargs)
         found = self._prepared
+        if self._enactor is not None and self._enactor.follow():
+            self._retarget()
         if not self._watched:
             self._watched = True
             if self.parallel.rank == 0:

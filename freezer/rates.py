@@ -6,6 +6,7 @@ schedulers, ``state_dict`` and everything else know nothing. An optimizer's stat
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +31,8 @@ class UnitRates:
 
     Args:
         optimizer: any optimizer whose update of a parameter depends on its group and its own state alone (SGD, Adam and
-            their kin, foreach and fused forms included).
+            their kin, foreach and fused forms included). What it writes into a group, such as a count of its steps, is
+            kept, provided that it is the same at any rate.
         unit_of: unit by ``id`` of the parameter; parameters of no unit keep their group's rate.
         rates: asked at every step for the factors, finite and not negative; units left out keep their group's rate.
         initial: initial rate of each group, where a schedule or a resume has changed it since; groups beyond them, and
@@ -72,20 +74,24 @@ class UnitRates:
             if not factors:
                 return inner(*args, **kwargs)
             groups = optimizer.param_groups
-            optimizer.param_groups = self._split(groups, factors)
+            pieces = self._split(groups, factors)
+            optimizer.param_groups = [piece for of_one in pieces for piece in of_one]
             try:
-                return inner(*args, **kwargs)
+                result = inner(*args, **kwargs)
             finally:
                 optimizer.param_groups = groups
+            for group, of_one in zip(groups, pieces, strict=True):
+                group.update(self._written(group, of_one))
+            return result
 
         return step
 
-    def _split(self, groups: Sequence[Group], factors: Mapping[str, float]) -> list[Group]:
-        """New groups over the same parameters, in the same order within each rate."""
+    def _split(self, groups: Sequence[Group], factors: Mapping[str, float]) -> list[list[Group]]:
+        """For each group new ones over the same parameters, in the same order within each rate."""
         bad = next((name for name, f in factors.items() if not (math.isfinite(f) and f >= 0.0)), None)
         if bad is not None:
             raise ConfigError(f"the policy gives unit {bad!r} the learning-rate factor {factors[bad]}", "/policy")
-        result: list[Group] = []
+        result: list[list[Group]] = []
         for position, group in enumerate(groups):
             own: list[Any] = []
             scaled: dict[float, list[Any]] = {}
@@ -95,12 +101,28 @@ class UnitRates:
                     own.append(parameter)
                 elif factor > 0.0:
                     scaled.setdefault(factor, []).append(parameter)
-            if own:
-                result.append({**group, "params": own})
+            result.append([{**_copied(group), "params": own}] if own else [])
             for factor, parameters in scaled.items():
                 rate = _like(group["lr"], self._start(position, group) * factor)
-                result.append({**group, "params": parameters, "lr": rate})
+                result[-1].append({**_copied(group), "params": parameters, "lr": rate})
         return result
+
+    def _written(self, group: Group, pieces: Sequence[Group]) -> Group:
+        """What the step has written into the pieces of a group, which was left as it was."""
+        found: Group = {}
+        for piece in pieces:
+            for key, value in piece.items():
+                if key in ("params", "lr") or (key in group and _equal(group[key], value)):
+                    continue
+                if not _equal(found.setdefault(key, value), value):
+                    name = type(self.optimizer).__name__
+                    raise ConfigError(
+                        f"{name} keeps {key!r} in its parameter groups, and it differs with the learning rate: units "
+                        "cannot have rates of their own. Take an optimizer that keeps its state by parameter "
+                        "(torch.optim.AdamW), or a policy that sets no rates",
+                        "/policy",
+                    )
+        return found
 
     def _start(self, position: int, group: Group) -> float:
         """A group's initial rate; a group added later brings its own."""
@@ -122,6 +144,25 @@ class UnitRates:
 def initial_rate(group: Mapping[str, Any]) -> float:
     """What a scheduler of PyTorch noted as the group's initial rate, else its rate now."""
     return float(group.get("initial_lr", group["lr"]))
+
+
+def _copied(group: Group) -> Group:
+    """With values that can be written into copied, so that no piece writes into another's."""
+    return {key: _copy(value) for key, value in group.items() if key != "params"}
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    return copy.copy(value) if isinstance(value, list | dict | set) else value
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if a is b:
+        return True
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        return isinstance(a, Tensor) and isinstance(b, Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    return bool(a == b)
 
 
 def _like(rate: Any, value: float) -> Any:

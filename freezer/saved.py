@@ -110,7 +110,7 @@ class _Watcher:
         self._model = model
         self._unit_of = {path: unit.name for unit in units for path in unit.modules}
         there = [*model.parameters(), *model.buffers(), *_tensors(list(inputs))]
-        self._there = {tensor.untyped_storage()._cdata for tensor in there}
+        self._there = {storage._cdata for tensor in there for storage in _storage(tensor)}
         self._held: dict[int, tuple[torch.UntypedStorage, list[Use]]] = {}  # holding them keeps addresses unique
         self._runs: dict[str, list[int]] = {unit.name: [] for unit in units}
         self._time = 0
@@ -145,17 +145,26 @@ class _Watcher:
             self._runs[unit].append(self._time)
         self._time += 1
         multiplied = isinstance(module, nn.Linear) and len(args) > 0 and isinstance(args[0], Tensor)
-        self._stack.append((unit, args[0].untyped_storage()._cdata if multiplied else 0))
+        keys = [storage._cdata for storage in _storage(args[0])] if multiplied else []
+        self._stack.append((unit, keys[0] if keys else 0))
 
     def pack(self, tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        key = storage._cdata
-        if key not in self._there:
-            unit, multiplied = self._stack[-1] if self._stack else (self._last, 0)
-            held = self._held.setdefault(key, (storage, []))
-            held[1].append(Use(max(0, self._time - 1), unit, key == multiplied))
+        for storage in _storage(tensor):
+            key = storage._cdata
+            if key not in self._there:
+                unit, multiplied = self._stack[-1] if self._stack else (self._last, 0)
+                held = self._held.setdefault(key, (storage, []))
+                held[1].append(Use(max(0, self._time - 1), unit, key == multiplied))
         return tensor
 
     def saved(self) -> Saved:
         storages = tuple((storage.nbytes(), tuple(uses)) for storage, uses in self._held.values())
         return Saved(storages, {name: tuple(times) for name, times in self._runs.items()})
+
+
+def _storage(tensor: Tensor) -> list[torch.UntypedStorage]:
+    """The tensor's storage, or nothing for a sparse one, which is mostly an adjacency that is there anyway."""
+    try:
+        return [tensor.untyped_storage()]
+    except (NotImplementedError, RuntimeError):
+        return []

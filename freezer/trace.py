@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from freezer.buffers import kept_buffers
 from freezer.flops import flop_counter, split
 
 _WRAPPERS = ("module.", "_orig_mod.")
@@ -217,16 +218,12 @@ def record_forward(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, A
 def _untouched(model: nn.Module) -> Iterator[None]:
     """Random state, buffers and training flags as before, whatever happens inside."""
     flags = [(m, m.training) for m in model.modules()]
-    buffers = [(b, b.detach().clone()) for b in model.buffers()]
     devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
     try:
         model.eval()
-        with torch.random.fork_rng(devices=devices):
+        with kept_buffers(model), torch.random.fork_rng(devices=devices):
             yield
     finally:
-        with torch.no_grad():
-            for buffer, value in buffers:
-                buffer.copy_(value)
         for module, training in flags:
             module.training = training
 

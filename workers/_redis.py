@@ -89,8 +89,11 @@ def reachable() -> Iterator[None]:
         raise StoreUnavailable(f"the store does not answer: {error}") from error
     except (redis.OutOfMemoryError, redis.ReadOnlyError) as error:
         raise StoreUnavailable(f"the store refuses to write: {error}") from error
+    except (redis.exceptions.TryAgainError, redis.exceptions.ClusterDownError) as error:  # a master that is down too
+        raise StoreUnavailable(f"the store refuses to work: {error}") from error
     except redis.ResponseError as error:
-        if str(error).startswith(("MISCONF", "MASTERDOWN", "NOREPLICAS")):
+        text = str(error).rpartition("caused error: ")[2]  # a pipeline names the command first
+        if text.startswith(("BUSY ", "MISCONF", "NOREPLICAS")):
             raise StoreUnavailable(f"the store refuses to work: {error}") from error
         raise
 

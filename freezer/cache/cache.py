@@ -28,6 +28,10 @@ from freezer.errors import CacheError
 
 State = Literal["off", "waiting", "refused", "trial", "on"]
 _FORMS = 16
+_COUNTED = 4 * _FORMS
+_TOO_MANY = Refusal(
+    f"the inputs come in more than {_FORMS} forms: pad them to fewer lengths, and pass no numbers that keep changing"
+)
 
 
 class ForwardCache:
@@ -132,7 +136,7 @@ class ForwardCache:
     def _begin_anew(self) -> None:
         self._prefetcher.drop()
         self._was_on = self._state == "on"
-        self._sources = [line for line in self._known_lines() if line.watch.frozen and _unchanged(line)]
+        self._sources = [line for line in self._known_lines() if _holds(line, afresh=True)]
         self._store.keep_only([line.name for line in self._sources])
         self._store.stale = frozenset(id(line.shelf) for line in self._sources)
         self._lines, self._line, self._trial = {}, None, Trial()
@@ -204,16 +208,19 @@ class ForwardCache:
 
     def _line_for(self, args: tuple[Any, ...], kwargs: dict[str, Any], rows: int) -> Line | None:
         form = signature(args, kwargs, rows)
-        self._forms.add(form)
+        if len(self._forms) < _COUNTED:  # forms may be without end
+            self._forms.add(form)
         self._outlook.saw(rows)
         line = self._lines.get(form)
-        if isinstance(line, Line) and not line.watch.still and line.watch.digest() != line.digest:
-            self._begin_anew()  # somebody wrote weights in between
+        if isinstance(line, Line) and not line.watch.still and not _holds(line):
+            self._begin_anew()  # somebody wrote weights in between, trains them, or switched modes
             line = None
         if isinstance(line, Line) and rows > line.verified.rows and not self._size_is_good(line, rows, args, kwargs):
             line = None  # the larger size is the one to keep values of
         early = isinstance(line, Refusal) and line.early  # what lasts longer than expected is likely to last on
-        if line is None or (early and self._seen_seldom(rows) is None):
+        if form not in self._lines and len(self._lines) >= _FORMS and not self._narrow:  # no number depends on it
+            line = _TOO_MANY
+        elif line is None or (early and self._seen_seldom(rows) is None):
             line = self._lines[form] = self._search(form, args, kwargs, rows)
         if isinstance(line, Refusal):
             if self._state == "waiting":
@@ -223,8 +230,6 @@ class ForwardCache:
         return line
 
     def _search(self, form: Signature, args: tuple[Any, ...], kwargs: dict[str, Any], rows: int) -> Line | Refusal:
-        if not self._narrow and len(self._lines) >= _FORMS:  # no number depends on it
-            return Refusal(f"the inputs come in more than {_FORMS} forms: pad them to fewer lengths")
         seldom = self._seen_seldom(rows)
         if seldom is not None and not self._narrow:
             return Refusal(seldom, early=True)
@@ -380,8 +385,8 @@ class ForwardCache:
         self._state, self._reason = "off", "closed"
 
 
-def _unchanged(line: Line) -> bool:
-    return line.watch.digest(afresh=True) == line.digest
+def _holds(line: Line, *, afresh: bool = False) -> bool:
+    return line.watch.frozen and line.watch.digest(afresh=afresh) == line.digest
 
 
 def _numbers(what: str, values: Tensor, rows: int | None) -> list[int]:

@@ -57,7 +57,7 @@ class Cuts:
             if call.exit < 0 or call.parent < 0 or not call.leaves:
                 continue
             above = ancestors(record, call)
-            reason = _blocked(call, above, hot, self._walls)
+            reason = _blocked(call, above, hot, self._walls) or _unsteady(record, above)
             if reason is None and not (_feeds_next(record, call) or _before_trained(record, call, hot)):
                 continue
             stubs, real = _finished(record, call, above), frozenset[int]()
@@ -116,6 +116,14 @@ def _blocked(call: Call, above: tuple[int, ...], hot: list[Call], walls: list[tu
     if call.needs_grad:  # parameters of a container around it, or inputs that need gradients
         return f"the output of {name_of(call.path)} needs gradients: something before it is still trained"
     return None
+
+
+def _unsteady(record: Record, above: tuple[int, ...]) -> str | None:
+    """What runs before the cut in a container around it may depend on the container's buffers."""
+    around = next((record.calls[p] for p in above if record.calls[p].moved is not None), None)
+    if around is None:
+        return None
+    return f"{name_of(around.path)}, around the cut, changes its buffer {around.moved!r} in each pass"
 
 
 def _feeds_next(record: Record, call: Call) -> bool:

@@ -10,9 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
+from freezer.apply import _fall_asleep
 from freezer.cache.cut import Cut
 
 Signature = tuple[Any, ...]
+_PLAIN = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+"""Containers that do the same in both modes."""
 
 
 def signature(args: Sequence[Any], kwargs: Mapping[str, Any], rows: int) -> Signature:
@@ -49,26 +52,48 @@ def _weights(*parts: Iterable[tuple[str, Tensor]]) -> Iterable[tuple[str, Tensor
     return [pair for part in parts for pair in part]
 
 
-class Watch:
-    """Knows when weights change, by the version that PyTorch counts up at each write, and sums anew only those."""
+def moody(modules: Mapping[str, nn.Module], cut: Cut) -> list[nn.Module]:
+    """Modules whose mode, training or not, the values at the cut may depend on."""
+    whole = (module for path in cut.whole for module in modules[path].modules())
+    found = dict.fromkeys((*whole, *(modules[path] for path in cut.open)))
+    return [module for module in found if type(module) not in _PLAIN]
 
-    def __init__(self, found: Mapping[str, Tensor]) -> None:
+
+class Watch:
+    """Knows when weights or modes change; weights by the version that PyTorch counts up at each write, and sums anew
+    only those.
+
+    Args:
+        found: weights, by name.
+        moods: modules whose mode counts. One that sleeps is in eval mode whatever ``train()`` wrote last. Of the
+            weights, their buffers may also be replaced by others.
+    """
+
+    def __init__(self, found: Mapping[str, Tensor], moods: Sequence[nn.Module] = ()) -> None:
         self._names = list(found)
         self._tensors = list(found.values())
+        self._moods = list(moods)
+        at = {id(tensor): i for i, tensor in enumerate(self._tensors)}
+        self._homes = [(m._buffers, n, at[id(b)]) for m in moods for n, b in m._buffers.items() if id(b) in at]
         self._versions: list[int] = []
         self._sums: list[int] = []
+        self._modes: list[bool] = []
 
     @property
     def still(self) -> bool:
-        """Whether nothing was written since the last :meth:`digest`. Some ten microseconds."""
-        return self._versions == [t._version for t in self._tensors]
+        """Whether nothing was written, put into another mode or trained since the last :meth:`digest`. Some ten
+        microseconds."""
+        written = self._versions != [t._version for t in self._tensors] or bool(self._replaced())
+        return not written and self._modes == [_trains(m) for m in self._moods] and self.frozen
 
     @property
     def frozen(self) -> bool:
         return not any(t.requires_grad for t in self._tensors)
 
     def digest(self, *, afresh: bool = False) -> str:
-        """Hash of the weights' bit patterns."""
+        """Hash of the weights' bit patterns and of the modes."""
+        for i, tensor in self._replaced():
+            self._tensors[i], afresh = tensor, True  # versions of two tensors say nothing
         now = [t._version for t in self._tensors]
         if afresh or not self._versions:
             self._sums = _bit_sums(self._tensors)
@@ -77,8 +102,17 @@ class Watch:
             for i, value in zip(moved, _bit_sums([self._tensors[i] for i in moved]), strict=True):
                 self._sums[i] = value
         self._versions = now
-        text = repr(list(zip(self._names, self._sums, strict=True)))
+        self._modes = [_trains(m) for m in self._moods]
+        text = repr((list(zip(self._names, self._sums, strict=True)), self._modes))
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    def _replaced(self) -> list[tuple[int, Tensor]]:
+        found = ((i, home.get(name)) for home, name, i in self._homes)
+        return [(i, torch.empty(0) if b is None else b) for i, b in found if b is not self._tensors[i]]
+
+
+def _trains(module: nn.Module) -> bool:
+    return module.training and _fall_asleep not in module._forward_pre_hooks.values()
 
 
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}

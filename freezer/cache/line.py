@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from freezer.cache.cut import Cut, Cuts, ancestors, cut_at
-from freezer.cache.keys import Signature, Watch, sources
+from freezer.cache.keys import Signature, Watch, moody, sources
 from freezer.cache.ledger import Ledger
 from freezer.cache.replay import Replayer
 from freezer.cache.rows import pick
@@ -37,7 +37,7 @@ class Line:
     """A proven cut for one form of input, and the shelf with its rows.
 
     Attributes:
-        digest: hash of the frozen weights that the values depend on; ``watch`` notices when they are written.
+        digest: hash of the frozen weights and modes that the values depend on; ``watch`` notices when they change.
         advances: how to come here from rows at earlier cuts, the latest of these first.
     """
 
@@ -77,8 +77,12 @@ def search(
     own = {p: any(w.requires_grad for w in m.parameters(recurse=False)) for p, m in modules.items() if _owns(m)}
     recorded = record(model, args, kwargs, rows)
     others = 2 if rows != 2 else 1  # few: only shapes are compared
-    fewer_args, fewer_kwargs = pick((tuple(args), dict(kwargs)), torch.arange(others) % rows, rows)
-    again = record(model, fewer_args, fewer_kwargs, others)
+    try:
+        fewer_args, fewer_kwargs = pick((tuple(args), dict(kwargs)), torch.arange(others) % rows, rows)
+        again = record(model, fewer_args, fewer_kwargs, others)
+    except Exception as error:  # the model's own: rows of a graph, say, do not run without the others
+        text = next(iter(str(error).splitlines()), type(error).__name__)
+        return Refusal(f"the model does not run on {others} of its {rows} rows: {text[:200]}")
     again.output = None
     ledger.ran(rows + others)
     find_batch_dims(recorded, again)
@@ -107,7 +111,7 @@ def search(
                 line.advances = _advances(known, line, recorded, modules, own, verifier)
             return line
     finally:
-        recorded.output = None  # with it goes the graph
+        recorded.output, recorded.buffers = None, []  # with it goes the graph
         seconds["verify"] += time.perf_counter() - start
     return Refusal(reasons[0] if reasons else cuts.obstacle)
 
@@ -135,7 +139,7 @@ def _line(
     verified: Verified,
     narrow: bool,
 ) -> Line:
-    watch = Watch(sources(modules, cut))
+    watch = Watch(sources(modules, cut), moody(modules, cut))
     digest = watch.digest()
     name = (cut.path, cut.nth, digest, narrow, form, verified.rows)
     for line in known:  # the same cut as before: its rows serve if they have the bits of this size

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves
 
+from freezer.buffers import kept_buffers
 from freezer.trace import clean_name
 
 Action = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
@@ -43,7 +44,8 @@ class Leaf:
 
 @dataclass(slots=True)
 class Call:
-    """One module call. Times count entries and exits; ``exit`` is -1 for a call that raised."""
+    """One module call. Times count entries and exits; ``exit`` is -1 for a call that raised. ``moved`` is a buffer of
+    the module itself that changed meanwhile."""
 
     position: int
     path: str
@@ -55,18 +57,21 @@ class Call:
     spec: TreeSpec | None = None
     needs_grad: bool = False
     recomputed: bool = False
+    moved: str | None = None
     inputs: frozenset[int] = frozenset()
     outputs: frozenset[int] = frozenset()
 
 
 @dataclass(slots=True)
 class Record:
-    """What one pass did: calls in order of entry, and obstacles as (time, sentence). ``rows`` is its batch size."""
+    """What one pass did: calls in order of entry, and obstacles as (time, sentence). ``rows`` is its batch size;
+    ``buffers`` is what the pass left in the model's."""
 
     rows: int
     calls: list[Call] = field(default_factory=list)
     obstacles: list[tuple[int, str]] = field(default_factory=list)
     output: Any = None
+    buffers: list[Tensor] = field(default_factory=list)
 
 
 def modules_of(model: nn.Module) -> dict[str, nn.Module]:
@@ -147,14 +152,14 @@ class _Recorder:
             call.recomputed = _recomputed()
             self.record.calls.append(call)
             self._stack.append(call)
-            versions = {name: b._version for name, b in module.named_buffers(recurse=False)}
+            before = {name: (b, b._version) for name, b in module.named_buffers(recurse=False)}
             try:
                 output = real(*args, **kwargs)
             finally:
                 while self._stack and self._stack.pop() is not call:
                     pass
             self._randomness(path)
-            self._note(call, module, versions)
+            self._note(call, module, before)
             self._time += 1
             call.exit = self._time
             self._describe(call, output)
@@ -169,11 +174,13 @@ class _Recorder:
             self._obstacle(f"{name_of(where)} draws random numbers (dropout in training mode?)")
             self._state = state
 
-    def _note(self, call: Call, module: nn.Module, versions: Mapping[str, int]) -> None:
+    def _note(self, call: Call, module: nn.Module, before: Mapping[str, tuple[Tensor, int]]) -> None:
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and (module.training or module.running_mean is None):
             self._obstacle(f"{name_of(call.path)} normalises with the statistics of the batch (BatchNorm in training)")
         for name, buffer in module.named_buffers(recurse=False):
-            if versions.get(name) != buffer._version:
+            known, version = before.get(name, (None, 0))
+            if known is not buffer or version != buffer._version:
+                call.moved = name
                 self._obstacle(f"{name_of(call.path)} changes its buffer {name!r} in each pass")
         hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
         if any(not _harmless(hook) for hook in hooks):
@@ -199,6 +206,7 @@ def record(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], row
     recorder = _Recorder(model, rows, (args, kwargs))
     with untouched(model), acting(recorder.actions()):
         recorder.record.output = model(*args, **kwargs)
+        recorder.record.buffers = buffers_of(model)
     recorder._randomness("")
     return recorder.record
 
@@ -233,36 +241,24 @@ def _compare(ours: Call, theirs: Call, rows: int, others: int) -> str | None:
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
     """Random state and buffers as before, whatever happens inside; autocast's copies of weights are dropped."""
-    buffers = [(b, b.detach().clone()) for b in model.buffers()]
     devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
     python = random.getstate()
     try:
-        with torch.random.fork_rng(devices=devices):
+        with kept_buffers(model), torch.random.fork_rng(devices=devices):
             yield
     finally:
         random.setstate(python)
         torch.clear_autocast_cache()  # a copy made without gradients would cut them off in the real pass
-        with torch.no_grad():
-            for buffer, value in buffers:
-                if not same(buffer, value):
-                    buffer.copy_(value)
+
+
+def buffers_of(model: nn.Module) -> list[Tensor]:
+    """Copies of the model's buffers as they are."""
+    return [buffer.detach().clone() for buffer in model.buffers()]
 
 
 def tensors(value: Any) -> list[Tensor]:
     """The tensors in a nest of containers."""
     return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
-
-
-def same(a: Tensor, b: Tensor) -> bool:
-    """Equal bit for bit (NaN equals NaN of the same bits, 0.0 does not equal -0.0)."""
-    if a.shape != b.shape or a.dtype != b.dtype or a.device != b.device:
-        return False
-    if a.is_complex():
-        a, b = torch.view_as_real(a), torch.view_as_real(b)
-    if a.is_floating_point():
-        kind = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[a.element_size()]
-        a, b = a.detach().contiguous().view(kind), b.detach().contiguous().view(kind)
-    return torch.equal(a, b)
 
 
 def random_state(model: nn.Module) -> tuple[Any, ...]:

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
+from freezer.buffers import same
 from freezer.cache.cut import Cut
 from freezer.cache.ledger import Ledger
 from freezer.cache.replay import Replayer, rounding
 from freezer.cache.rows import Layout, pick
-from freezer.cache.tree import Record, acting, modules_of, name_of, same, tensors, untouched
+from freezer.cache.tree import Record, acting, buffers_of, modules_of, name_of, tensors, untouched
 
 
 class CutFailed(Exception):
@@ -149,14 +150,14 @@ class Verifier:
 
     def _same_output(self, verified: Verified, values: list[Tensor]) -> None:
         cut, rows = verified.replayer.cut, self._found.rows
-        expected = self._found.output
+        expected, left = self._found.output, self._found.buffers
         if self._narrow:
             self._ledger.ran(rows)
             with untouched(self._model), acting(rounding(self._modules[cut.path], cut.nth)):
-                expected = self._call(None)
+                expected, left = self._call(None), buffers_of(self._model)
         kept = verified.join(verified.split(values))
         for poison in (0, 1):
-            output = self._replay(verified, kept, rows, poison)
+            output, now = self._replay(verified, kept, rows, poison)
             if not outputs_equal(expected, output):
                 self._ledger.ran(rows)
                 with untouched(self._model):
@@ -170,17 +171,24 @@ class Verifier:
                     "something flows around it (a skip connection), or depends on more than its inputs",
                     around=True,
                 )
+            if not _equal(left, now):
+                raise CutFailed(
+                    f"a pass that starts at {name_of(cut.path)} leaves other values in the model's buffers: "
+                    "something before it is noted there",
+                    around=True,
+                )
             if verified.replayer.call.recomputed and not self._same_gradients(expected, output):
                 raise CutFailed(
                     f"{name_of(cut.path)} is recomputed in the backward pass together with later modules "
                     "(activation checkpointing): checkpoint each block by itself"
                 )
 
-    def _replay(self, verified: Verified, values: list[Tensor], rows: int, poison: int) -> Any:
+    def _replay(self, verified: Verified, values: list[Tensor], rows: int, poison: int) -> tuple[Any, list[Tensor]]:
+        """Output, and what is left in the buffers."""
         self._ledger.ran(rows, verified.replayer.cut)
         try:
             with untouched(self._model), verified.replayer.replaying([v.clone() for v in values], rows, poison):
-                return self._call(None)
+                return self._call(None), buffers_of(self._model)
         except RuntimeError as error:
             if not verified.replayer.full and "single memory location" in str(error):
                 verified.replayer.full = True  # the model writes into what it was given

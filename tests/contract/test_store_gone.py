@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from threading import Thread
 
 import pytest
+import redis
 
 from tests.contract.test_job_store import record
 from workers.embedded import EmbeddedServer
@@ -117,6 +121,35 @@ def test_a_full_store_refuses_and_keeps_what_it_has(tmp_path: Path) -> None:
         assert [r.id for r in store.list(limit=5000)[0]] == sorted((r.id for r in created), reverse=True)
         assert all(store.events(r.id, limit=1)[0].type == "job.created" for r in created)
         store.close()
+
+
+def test_a_store_that_runs_a_script_for_too_long(server: EmbeddedServer) -> None:
+    """It answers BUSY to everything but SCRIPT KILL, to commands sent in one go too."""
+    store, other = RedisJobStore(server.url, "p:"), redis.Redis.from_url(server.url)
+    job, late = store.create(record())[0], Event(type="late", at=1.0)
+    other.config_set("busy-reply-threshold", 1)
+
+    def spin() -> None:
+        with suppress(redis.ResponseError):  # it is killed
+            other.eval("while true do end", 0)
+
+    def until_refused() -> None:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            store.ping()
+
+    script = Thread(target=spin)
+    script.start()
+    try:
+        append = partial(store.append_event, job.id, late)
+        for call in (until_refused, partial(store.get, job.id), store.counts, append):
+            with pytest.raises(StoreUnavailable, match="BUSY"):
+                call()
+    finally:
+        redis.Redis.from_url(server.url).script_kill()
+        script.join()
+    assert store.get(job.id) == job
+    store.close()
 
 
 def test_a_wrong_password_is_no_crash(server: EmbeddedServer) -> None:

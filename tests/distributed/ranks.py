@@ -193,6 +193,36 @@ def scenario_resume(rank: int, folder: Path) -> dict[str, Any]:
     }
 
 
+def scenario_unfrozen_by_the_user(rank: int, folder: Path) -> dict[str, Any]:
+    """Layers fixed before the freezer saw the model, and trained from some step on: they must be reduced too."""
+    torch.manual_seed(0)
+    model = Transformer()
+    model.embed.requires_grad_(False)
+    freezer, optimizer = make(model, {}, 12)
+    seen = train(freezer, optimizer, range(3), rank, "text")
+    model.embed.requires_grad_(True)
+    seen += train(freezer, optimizer, range(3, 6), rank, "text", micro=2)
+    theirs = [torch.empty_like(model.embed.weight) for _ in range(dist.get_world_size())]
+    dist.all_gather(theirs, model.embed.weight.detach())
+    return {
+        "equal": all(torch.equal(model.embed.weight, other) for other in theirs),
+        "more": seen[-1] - seen[0],
+        "embedding": model.embed.weight.nbytes,
+    }
+
+
+def scenario_unfrozen_on_one_rank(rank: int, folder: Path) -> dict[str, Any]:
+    torch.manual_seed(0)
+    model = Transformer()
+    model.embed.requires_grad_(False)
+    model.blocks[0].requires_grad_(False)
+    freezer, optimizer = make(model, {}, 12)
+    train(freezer, optimizer, range(3), rank, "text")
+    (model.blocks[0] if rank else model.embed).requires_grad_(True)
+    train(freezer, optimizer, range(3, 6), rank, "text")
+    return {}
+
+
 def scenario_disagree_units(rank: int, folder: Path) -> dict[str, Any]:
     """The same *number* of frozen layers on both ranks, but not the same layers: DDP alone would not notice."""
     torch.manual_seed(0)

@@ -98,7 +98,13 @@ def test_resume_on_three_ranks_is_bit_identical_too(tmp_path: Path) -> None:
         assert result["equal"]
 
 
-@pytest.mark.parametrize("scenario", ["disagree_units", "disagree_steps"])
+def test_layers_that_the_user_unfreezes_are_reduced_too(folder: Path) -> None:
+    for result in succeed("unfrozen_by_the_user", folder):
+        assert result["equal"]
+        assert result["more"] == result["embedding"]
+
+
+@pytest.mark.parametrize("scenario", ["disagree_units", "disagree_steps", "unfrozen_on_one_rank"])
 def test_ranks_that_disagree_stop_all_together(folder: Path, scenario: str) -> None:
     for result in results_of(scenario, folder):
         assert result["error"] == "AgreementError"

@@ -48,6 +48,7 @@ class Reporter:
         self._freeze: dict[str, Any] | None = None
         self._commands: list[Command] = []
         self._heard = 0
+        self._refusal: str | None = None  # said once, not at every beat
         self._asked = threading.Event()
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -153,6 +154,12 @@ class Reporter:
             except (StaleFence, JobNotFound) as error:
                 _log.error("this attempt does not own the job any more: %s", error)
                 self.stale.set()
+            except Exception as error:  # such as a command that does not validate: reports must go on
+                if str(error) != self._refusal:
+                    _log.exception("the store cannot be asked for commands")
+                self._refusal = str(error)
+            else:
+                self._refusal = None
             self._asked.set()
             with self._idle:
                 self._idle.notify_all()

@@ -119,6 +119,60 @@ def test_a_factor_of_nothing_moves_nothing_not_even_moments_or_the_sign_of_a_zer
     assert not torch.equal(model.b.weight, moving)
 
 
+class GroupStep(Optimizer):
+    """Adam that counts its steps in the group, as apex' FusedAdam and timm's Lamb do; ``tensor``: and in place.
+
+    ``by_rate``: it also sums up its rates there, as schedule-free optimizers do.
+    """
+
+    def __init__(self, groups: Any, *, tensor: bool = False, by_rate: bool = False) -> None:
+        self.by_rate = by_rate
+        super().__init__(groups, {"lr": 0.01})
+        for group in self.param_groups if tensor else ():
+            group["step"] = torch.zeros(())
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            if isinstance(group.get("step"), Tensor):
+                group["step"] += 1
+            else:
+                group["step"] = group.get("step", 0) + 1
+            if self.by_rate:
+                group["sum"] = group.get("sum", 0.0) + group["lr"]
+            first, second = 1 - 0.9 ** float(group["step"]), 1 - 0.999 ** float(group["step"])
+            for p in group["params"]:
+                m = self.state[p].setdefault("m", torch.zeros_like(p)).lerp_(p.grad, 0.1)
+                v = self.state[p].setdefault("v", torch.zeros_like(p)).lerp_(p.grad.square(), 0.001)
+                p.addcdiv_(m / first, (v / second).sqrt() + 1e-8, value=-group["lr"])
+
+
+@pytest.mark.parametrize("tensor", [False, True])
+def test_what_an_optimizer_writes_into_its_groups_is_kept(tensor: bool) -> None:
+    model, other = _model(), _model()
+    optimizer, plain = GroupStep(_groups(model), tensor=tensor), GroupStep(_groups(other), tensor=tensor)
+    rates = UnitRates(optimizer, _unit_of(model), lambda: {"a": 1.0, "b": 1.0})
+    _train(model, optimizer, range(5))
+    _train(other, plain, range(5))
+    assert [float(group["step"]) for group in optimizer.param_groups] == [5.0, 5.0]
+    assert _same(model, other)
+    rates.close()
+    for a, b in ((model, optimizer), (other, plain)):  # and the step without pieces goes on from there
+        _train(a, b, range(5, 8))
+    assert _same(model, other)
+    assert _shape(optimizer) == _shape(plain)
+
+
+def test_what_differs_with_the_rate_cannot_be_kept_in_a_group() -> None:
+    model = _model()
+    optimizer = GroupStep(_groups(model), by_rate=True)
+    groups = optimizer.param_groups
+    UnitRates(optimizer, _unit_of(model), lambda: {"a": 0.5})
+    with pytest.raises(ConfigError, match="GroupStep keeps 'sum' in its parameter groups"):
+        _train(model, optimizer, range(1))
+    assert optimizer.param_groups is groups
+
+
 def test_factors_are_of_the_initial_rate_and_other_parameters_follow_the_schedule() -> None:
     """One schedule made before, one after: both keep their own groups, and wrap the step as they like."""
     seen: list[list[float]] = []

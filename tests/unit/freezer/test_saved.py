@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from freezer.apply import Applier
+from freezer.freezer import Freezer
 from freezer.saved import measure_saved
 from freezer.units import survey
-from tests.unit.freezer.toys import ResNet, Transformer, images, tokens
+from tests.unit.freezer.toys import ResNet, Transformer, images, settings, tokens
 
 
 class Twice(nn.Module):
@@ -121,3 +122,41 @@ def test_training_stores_more_than_evaluation() -> None:
     units = survey(model, (batch,), {}, "layer").units
     training = measure_saved(model, units, (batch,)).total
     assert measure_saved(model.eval(), units, (batch,)).total < training  # no dropout masks
+
+
+class Graph(nn.Module):
+    """Mixes nodes by a sparse adjacency, which is a buffer or an input."""
+
+    def __init__(self, adjacency: Tensor | None = None) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(8, 8), nn.Linear(8, 3)
+        self.register_buffer("adjacency", adjacency)
+
+    def forward(self, x: Tensor, adjacency: Tensor | None = None) -> Tensor:
+        mixing = self.adjacency if adjacency is None else adjacency
+        return torch.sparse.mm(mixing, self.b(torch.sparse.mm(mixing, self.a(x)).relu()))
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
+@pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr])
+@pytest.mark.parametrize("as_buffer", [False, True])
+def test_sparse_tensors_are_no_obstacle(layout: torch.layout, as_buffer: bool) -> None:
+    torch.manual_seed(0)
+    adjacency, nodes = torch.eye(6).to_sparse(layout=layout), torch.randn(6, 8)
+    model = Graph(adjacency if as_buffer else None)
+    inputs = (nodes,) if as_buffer else (nodes, adjacency)
+    saved = measure_saved(model, survey(model, inputs, {}, "layer").units, inputs)
+    assert saved.total >= 6 * 8 * 4, "the activation in between"
+
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    freezer = Freezer(model, optimizer, settings(policy="none", cache="auto"), total_steps=40)
+    for step in range(4):
+        with freezer.batch(range(6)):
+            freezer.model(*inputs).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        freezer.step()
+        if step == 1:
+            freezer.freeze(["a"])
+    assert "does not run on 2 of its 6 rows" in freezer.cache.reason
+    freezer.close()

@@ -236,20 +236,51 @@ def test_discovery_leaves_no_trace() -> None:
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
-def test_buffers_that_move_even_in_eval_mode_are_put_back() -> None:
+@pytest.mark.parametrize("anew", [False, True])
+def test_buffers_that_move_even_in_eval_mode_are_put_back(anew: bool) -> None:
     class Counting(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.layer = nn.Linear(4, 2)
             self.register_buffer("calls", torch.zeros(()))
+            self.register_buffer("first", None)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            self.calls += 1
+            if anew:
+                self.calls = self.calls + 1
+                self.first = x
+            else:
+                self.calls += 1
             return self.layer(x)
 
     model = Counting()
+    calls = model.calls
     discover(model, (torch.randn(2, 4),), {}, "layer")
+    assert model.calls is calls
     assert model.calls == 0
+    assert model.first is None
+
+
+def test_a_table_that_grows_in_discovery_is_put_back_with_its_length() -> None:
+    """As rotary embeddings do; they would take the old table for the long one."""
+
+    class Table(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 2)
+            self.long = 2
+            self.register_buffer("table", torch.arange(2.0))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if len(x) > self.long:
+                self.long = len(x)
+                self.register_buffer("table", torch.arange(float(len(x))))
+            return self.layer(x) * self.table[: len(x), None]
+
+    model = Table()
+    discover(model, (torch.randn(5, 4),), {}, "layer")
+    assert (len(model.table), model.long) == (2, 2)
+    assert model(torch.randn(5, 4)).shape == (5, 2)
 
 
 def test_a_model_that_fails_is_left_as_it_was() -> None:

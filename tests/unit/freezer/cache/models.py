@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tests.unit.freezer.cache.noted import Noted
 from tests.unit.freezer.toys import ResNet, Transformer
 
 Data = dict[str, Tensor]
@@ -361,6 +362,12 @@ CASES = {
         awake=("0",),
     ),
     "batch norm awake": Case(BatchNorms, ("a", "norm", "b"), _vectors, reason="", cut="a", awake=("norm",)),
+    "noted behind the cut": Case(lambda: Noted(2, False), ("a", "b"), _vectors, "b"),
+    "noted anew behind the cut": Case(lambda: Noted(2, True), ("a", "b"), _vectors, "b"),
+    "noted around the cut": Case(lambda: Noted(1, False), ("a", "b"), _vectors, "a"),
+    "noted anew around the cut": Case(lambda: Noted(1, True), ("a", "b"), _vectors, "a"),
+    "noted by a container": Case(lambda: Noted(2, False, True), ("a", "b"), _vectors, reason="changes its buffer"),
+    "noted anew by a container": Case(lambda: Noted(2, True, True), ("a", "b"), _vectors, reason="changes its buffer"),
     "batch statistics": Case(Centred, ("a",), _vectors, reason="depend on the rest of its batch"),
     "first layer trained": Case(SharedBlock, ("block",), _vectors, reason="'first' is trained"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from freezer.cache import CacheSettings, trial
+from freezer.cache import CacheSettings, ForwardCache, trial
 from freezer.cost import forward_flops_of, step_flops
 from freezer.flops import flop_counter
 from freezer.units import survey
@@ -158,6 +159,29 @@ def test_autocast_is_part_of_the_form() -> None:
     assert (report["forms"], report["hits"], report["misses"]) == (2, 48, 48)
 
 
+class Scaled(SharedBlock):
+    """Takes a number that may change in each pass, as the strength of a reversed gradient does."""
+
+    def forward(self, x: Tensor, alpha: float) -> Tensor:
+        return super().forward(x) * alpha
+
+
+def test_forms_without_end_are_not_kept() -> None:
+    model = Scaled()
+    model.first.requires_grad_(False)
+    cache = ForwardCache(model, CacheSettings())
+    cache.retarget("x", 1000)
+    for step in range(100):
+        with cache.around(torch.arange(8), None, (torch.ones(8, 16), step / 100), {}):
+            model(torch.ones(8, 16), step / 100)
+    assert len(cache._lines) == 16
+    assert len(cache._forms) < 100
+    hits = cache.report()["hits"]
+    with cache.around(torch.arange(8), None, (torch.ones(8, 16), 0.15), {}):
+        model(torch.ones(8, 16), 0.15)
+    assert cache.report()["hits"] == hits + 8, "the first ones are still served"
+
+
 def test_weights_written_behind_its_back_are_noticed() -> None:
     plain, cached = both(CASES["shared block"], *CASES["shared block"].frozen)
     train(plain, cached, epochs=2)
@@ -166,6 +190,53 @@ def test_weights_written_behind_its_back_are_noticed() -> None:
             run.model.first.weight.mul_(1.5)
     train(plain, cached, epochs=2)
     assert cached.cache.report()["misses"] == 48
+
+
+def test_a_buffer_replaced_behind_its_back_is_noticed() -> None:
+    case = replace(CASES["batch norm awake"], awake=())
+    plain, cached = both(case, *case.frozen)
+    train(plain, cached, epochs=2)
+    for run in (plain, cached):
+        run.model.norm.running_mean = run.model.norm.running_mean + 1.0
+    train(plain, cached, epochs=2)
+    assert cached.cache.report()["misses"] == 48
+
+
+def test_modes_switched_behind_its_back_are_noticed() -> None:
+    """Batch norm that goes into training uses the batch and moves; kept values would do neither."""
+    case = replace(CASES["batch norm awake"], awake=())
+    plain, cached = both(case, *case.frozen)
+    train(plain, cached, epochs=2)
+    assert cached.cache.cut.path == "b"
+    case.awake = ("norm",)
+    train(plain, cached, epochs=2)
+    assert cached.cache.cut.path == "a"
+    assert cached.model.norm.num_batches_tracked == 6
+
+
+class OtherInTraining(nn.Module):
+    """Does something else in training, without a random number, in a container around the cut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c(self.b(self.a(x) * (2.0 if self.training else 1.0)))
+
+
+def test_the_mode_of_a_container_around_the_cut_counts_too() -> None:
+    case = Case(OtherInTraining, ("a", "b"), CASES["batch norm awake"].data)
+    plain, cached = both(case, *case.frozen)
+    ids = torch.arange(8)
+    for _ in range(3):
+        assert torch.equal(plain.step(ids), cached.step(ids))
+    assert cached.cache.report()["hits"] > 0
+    args, kwargs = case.call({k: v[ids] for k, v in plain.data.items()})
+    cached.model.eval()
+    with cached.cache.around(ids, None, args, kwargs):
+        output = cached.model(*args, **kwargs)
+    assert torch.equal(output, plain.model.eval()(*args, **kwargs))
 
 
 class Checkpointed(SharedBlock):

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from workers.jobs import state
 from workers.jobs.memory import MemoryJobStore
-from workers.jobs.record import JobRecord, Progress
+from workers.jobs.record import Command, JobRecord, Progress
 from workers.jobs.spec import JobSpec
 from workers.training.reporter import Reporter
 
@@ -18,7 +18,10 @@ JOB = "job_000000000010000000000"
 @pytest.fixture
 def store() -> MemoryJobStore:
     """A store with one job, claimed with fence 1."""
-    store = MemoryJobStore()
+    return with_job(MemoryJobStore())
+
+
+def with_job(store: MemoryJobStore) -> MemoryJobStore:
     spec = JobSpec.model_validate({"name": "t", "model": {"name": "resnet-small"}, "data": {"name": "mnist5k"}})
     store.create(JobRecord(id=JOB, spec=spec, created_at=1.0, queued_at=1.0, updated_at=1.0))
     claim(store)
@@ -76,6 +79,37 @@ def test_a_store_that_is_away_holds_nothing_up_and_loses_only_what_does_not_fit(
     assert kinds(store) == ["e3", "e4", "e5", "e6", "e7"]
     assert reporter.dropped == 3
     assert store.get(JOB).progress.step == 2
+
+
+class Unreadable(MemoryJobStore):
+    """Its commands do not validate, for as long as ``broken`` is set."""
+
+    broken = True
+    asked = 0
+
+    def commands(self, job_id: str, *, after: int = 0, limit: int = 100) -> Sequence[Command]:
+        self.asked += 1
+        if self.broken:
+            Command.model_validate({"seq": "none"})
+        return super().commands(job_id, after=after, limit=limit)
+
+
+def test_commands_that_cannot_be_read_do_not_end_the_reports(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = Unreadable()
+    with_job(store)
+    reporter = Reporter(store, job_id=JOB, fence=1, metrics=tmp_path / "metrics.jsonl", every_seconds=0.01)
+    for n in range(3):
+        reporter.event(f"e{n}")
+        reporter.await_commands(5)
+        assert reporter.flush(5)
+    assert kinds(store) == ["e0", "e1", "e2"]
+    assert store.asked > 1
+    assert caplog.text.count("cannot be asked for commands") == 1
+    store.broken = False
+    store.add_command(JOB, "thaw", None)
+    reporter.event("last")
+    reporter.close(timeout=5.0)  # the thread ends behind a whole round
+    assert [command.action for command in reporter.commands(0)] == ["thaw"]
 
 
 @pytest.mark.parametrize("what", ["progress", "event", "decision", "freeze_status"])
