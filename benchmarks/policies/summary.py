@@ -6,9 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from statistics import harmonic_mean
 
 from benchmarks.policies.judge import SUBJECT
 from benchmarks.policies.setting import SETTINGS
+from client.compare.statistics import stat
 from client.compare.table import lines, marked, points, signed
 from client.files import write_text
 from client.flows import Json
@@ -62,7 +64,10 @@ def headline(table: Sequence[Json], kinds: Mapping[str, str]) -> str:
 
 
 def confirmed(table: Sequence[Json], kinds: Mapping[str, str]) -> str:
-    """``smartfrz`` at its default setting against full training and all who stop or hurry instead of freezing."""
+    """``smartfrz`` at its default setting against full training and all who stop or hurry instead of freezing.
+
+    The last line is the mean over the workloads, each weighing the same, with its interval over them.
+    """
     head = (
         "workload", "", "seeds", "accuracy of full, %", "accuracy to full, pt", "FLOPs, full / ours",
         "seconds of training, full / ours", "to the calendar at equal FLOPs, pt",
@@ -97,7 +102,19 @@ def confirmed(table: Sequence[Json], kinds: Mapping[str, str]) -> str:
                 rival(row, "early-stop" if (workload, "early-stop") in rows else None),
             )
         )
+    ours = [rows[workload, SUBJECT] for workload in kinds if (workload, SUBJECT) in rows]
+    if len(ours) > 1:
+        compared = ("accuracy_difference", "equal_compute_difference", "early_stop_difference")
+        lost, calendar, early = (_over_workloads(ours, measure) for measure in compared)
+        saved = _number(harmonic_mean(row["flops_speedup"] for row in ours))
+        cells.append(("mean", "", "", "", lost, saved, "", calendar, "", early))
     return _table(head, cells)
+
+
+def _over_workloads(rows: Sequence[Json], measure: str) -> str:
+    """The mean of the rows' means, of those that have one, with its interval over them."""
+    found = stat(dict(enumerate(row[measure]["mean"] for row in rows if row[measure])))
+    return points(found.to_json(), len(rows)) if found else ""
 
 
 def against_policies(table: Sequence[Json], kinds: Mapping[str, str]) -> str:

@@ -117,6 +117,18 @@ def test_what_was_confirmed_stands_against_those_who_stop_and_hurry() -> None:
     ]
 
 
+def test_the_last_line_is_the_mean_over_the_workloads() -> None:
+    two = [
+        {**row("a", "smartfrz", -0.001, 1.0), "against": {}},
+        {**row("b", "smartfrz", 0.003, 3.0, n=1), "against": {}, "early_stop_difference": None},
+    ]
+    *_, line = confirmed(two, {"a": "scratch", "b": "scratch"}).splitlines()
+    # the mean of two, 0.1 points, and 12.706 times their standard error of 0.2; as much training on each at 1.0 and 3.0
+    assert [cell.strip() for cell in line.split("|")][1:] == (
+        ["mean", "", "", "", "+0.10 [-2.44, +2.64]", "1.50", "", "", "", "+1.00 (n = 1)", ""]
+    )
+
+
 def test_what_saves_most_by_hand_comes_first_and_the_usual_arms_stay_out() -> None:
     text = chosen_by_hand([row("a", "slow", 0.0, 1.2), row("a", "quick", -0.01, 2.5), *TABLE], {"a": ""}, {"smartfrz"})
     assert [line.split(" | ")[1] for line in text.splitlines()[2:]] == [
