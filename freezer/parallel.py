@@ -99,10 +99,15 @@ class _Reductions:
         self.syncs = 0
         self._hook: Any = None
 
-    def watch(self, wrapper: DistributedDataParallel) -> None:
-        """Count for this wrapper from now on, and for the one before no more."""
+    def forget(self) -> None:
+        """Count no more, and let go of the wrapper that was counted for."""
         if self._hook is not None:
             self._hook.remove()
+            self._hook = None
+
+    def watch(self, wrapper: DistributedDataParallel) -> None:
+        """Count for this wrapper from now on, and for the one before no more."""
+        self.forget()
         size = int(wrapper._get_ddp_logging_data()["total_parameter_size_bytes"])  # type: ignore[no-untyped-call]
 
         def count(_: torch.Tensor) -> None:
@@ -181,6 +186,7 @@ class DDP:
         Gradients are views of the buckets, which saves their copy: 42 MB of 847 at the peak with 22 million
         parameters. Bits are the same, since a frozen parameter has no gradient and so no view.
         """
+        self._reductions.forget()  # else the old wrapper's buckets would be there until the new one's are
         names, tensors = _ignored(model, ignore, parameters=first)
         if tensors:  # batch statistics were each rank's own since the last broadcast
             _broadcast_coalesced(self.group, tensors, _BUCKET_BYTES, 0)
