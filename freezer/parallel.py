@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from freezer import errors
 from freezer.errors import AgreementError, ConfigError, FreezerError, VerificationError
-from freezer.proxy import ModelProxy
+from freezer.proxy import COMPILED, ModelProxy
 from freezer.trace import clean_name, parameters_of
 
 _BUCKET_BYTES = 250 * 1024 * 1024  # as DDP's own
@@ -284,7 +284,7 @@ def refuse_unsupported(model: nn.Module) -> None:
         if isinstance(module, ModelProxy):
             raise ConfigError("this is the model of another Freezer: pass the bare model, not freezer.model")
         if kind == "OptimizedModule" or getattr(module, "_compiled_call_impl", None) is not None:
-            raise ConfigError("torch.compile is not supported yet: pass the model before compiling it")
+            raise ConfigError(COMPILED)
         if isinstance(module, DistributedDataParallel | nn.DataParallel):
             raise ConfigError(f"pass the bare model, not {kind}: the freezer wraps it, and again at every change")
         if kind == "FullyShardedDataParallel" or any(c.__name__ == "FSDPModule" for c in type(module).__mro__):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -9,6 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+from freezer.errors import ConfigError
+
+COMPILED = "torch.compile is not supported yet: pass the model before compiling it, and call freezer.model as it is"
 
 
 class ModelProxy(nn.Module):
@@ -35,7 +40,13 @@ class ModelProxy(nn.Module):
         # outside of the module tree: a DDP wrapper holds the model too, and would double every name
         object.__setattr__(self, "_inner", inner)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> nn.Module:
+        """Of the bare model, as averaged weights want it: a copy is nobody's to freeze."""
+        return copy.deepcopy(self.module, memo)
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():
+            raise ConfigError(COMPILED)
         if not torch.is_grad_enabled():
             return self.module(*args, **kwargs)
         with self._around_training(args, kwargs):  # the wrapper inside may be another one from here on

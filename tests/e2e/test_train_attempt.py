@@ -268,8 +268,9 @@ def test_a_resume_has_the_best_weights_of_before(tmp_path: Path, stopped_early: 
     spec = job(2, epochs=30, early_stop={"patience": 2}, checkpoint_every_steps=2, **STEADY)
     first, second = attempt(tmp_path, spec, 1), attempt(tmp_path, spec, 2)
     assert run(first, 2, **{FAIL_AT: f"1:{kill_at}"})[1] == -signal.SIGKILL
-    first.best.unlink()
+    first.best.write_bytes(b"later than the checkpoint")
     assert run(second, 2) == [0, 0]
+    assert not first.best.exists()
     assert report(second)["weights_of_step"] == best
     assert same(weights(stopped_early), weights(second))
 

@@ -77,6 +77,9 @@ def restore(run: Run) -> Position:
         path = str(found) if found is not None else None
         if found is not None and (found / checkpoint.BEST).is_file():  # before the others go on
             shutil.copyfile(found / checkpoint.BEST, run.files.best)
+        for earlier in run.job_files.attempts():
+            if earlier.root.name < run.files.root.name:
+                earlier.best.unlink(missing_ok=True)  # its checkpoints hold what they need of it
     path = run.ranks.broadcast_object(path)
     state = checkpoint.load(Path(path)) if path is not None else None
     if state is not None and (state.world != run.ranks.world or state.training["total_steps"] != run.total_steps):
