@@ -21,7 +21,7 @@ def judge(confirmed: Sequence[Json], compared: Sequence[Json], kinds: Mapping[st
     Args:
         confirmed: table of :func:`client.compare.analyse`, of seeds that decided nothing: full training, its shortened
             forms, early stopping and ours.
-        compared: the table with every policy.
+        compared: the table with every policy, whose calendar stands in where it was not run again.
         kinds: ``fine-tuning`` or ``scratch``, by workload.
     """
     rows = {row["workload"]: row for row in confirmed if row["arm"] == SUBJECT}
@@ -33,7 +33,8 @@ def judge(confirmed: Sequence[Json], compared: Sequence[Json], kinds: Mapping[st
         found.append(_least(f"{workload}: FLOPs, full / ours", row.get("flops_speedup"), bound))
         found.append(_least(f"{workload}: seconds of training, full / ours", _inverse(row), bound))
     ours = [rows[workload] for workload in kinds if workload in rows]
-    calendar = {row["workload"]: _mean(row, "equal_compute_difference") for row in ours}
+    before = {row["workload"]: row for row in compared if row["arm"] == SUBJECT}
+    calendar = {w: _calendar(rows.get(w, {}), before.get(w, {})) for w in kinds}
     found += _not_below("shortened full training at equal FLOPs", calendar, len(kinds))
     found.append(
         _least("early stopping: workloads where we are ahead, and behind in nothing", *_early(ours, len(kinds)))
@@ -59,6 +60,14 @@ def against_others(table: Sequence[Json]) -> dict[str, float]:
         and rival["flops_ratio"]
         and rival["flops_ratio"]["mean"] <= 1.0
     }
+
+
+def _calendar(*rows: Mapping[str, Any]) -> float | None:
+    """Of the first that has it for all of its seeds."""
+    for row in rows:
+        if (found := row.get("equal_compute_difference")) and found["n"] == row["n"]:
+            return float(found["mean"])
+    return None
 
 
 def _freezes(row: Json | None) -> bool:

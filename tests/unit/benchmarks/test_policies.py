@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ def row(workload: str, **changes: Any) -> dict[str, Any]:
         "workload": workload,
         "arm": "smartfrz",
         "kind": "policy",
+        "n": 3,
         "accuracy_difference": stat(-0.001),
         "flops_speedup": 2.6,
         "train_seconds_ratio": stat(0.39),
@@ -81,6 +83,21 @@ def test_everything_kept() -> None:
 def test_each_promise_can_be_broken(changes: dict[str, Any], broken: str) -> None:
     listed = judge([row("a", **changes), row("b")], policies(), KINDS)
     assert any(entry["measure"].startswith(broken) for entry in listed if not entry["ok"]), listed
+
+
+def calendar(*rows: dict[str, Any], before: Sequence[dict[str, Any]] = ()) -> float | None:
+    listed = judge(rows, before, KINDS)
+    return next(e["value"] for e in listed if e["measure"].startswith("accuracy against shortened full training"))
+
+
+def test_a_calendar_of_before_stands_in_where_it_was_not_run_again() -> None:
+    a, b = row("a"), row("b")
+    again = row("b", equal_compute_difference=None)
+    some = row("b", equal_compute_difference=stat(0.5, n=2))
+    assert calendar(a, b) == 0.001
+    assert calendar(a, again) is None
+    assert calendar(a, again, before=[row("b", equal_compute_difference=stat(-0.004))]) == -0.004
+    assert calendar(a, some, before=[row("b", equal_compute_difference=stat(-0.004))]) == -0.004, "not of all seeds"
 
 
 def other_policies(table: list[dict[str, Any]]) -> dict[str, bool]:
