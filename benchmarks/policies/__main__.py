@@ -99,10 +99,10 @@ def main() -> int:
             found, parts = _whole(table, kinds, halves, listed)
         keep(results, result.with_suffix(RUNS), folder.token())
         _publish(result, analysed, found, parts, options.evidence)
+        if options.evidence and options.arms != "limits":
+            _picture(table, kinds, options.evidence / (options.arms or "") / "overview.png")
         if options.evidence and not options.arms:
-            _picture(table, kinds, options.evidence / "overview.png")
-        if options.evidence and options.arms == "confirm":
-            fill(README, {"headline": headline(table, kinds)})
+            fill(README, {"headline": headline(_confirmed(), table, kinds)})
     for row in listed:
         print(f"{row['measure']:<84} {row['value']!s:>8} {row['bound']:>7} {row['ok']}", file=sys.stderr)
     text = json.dumps(listed, indent=1)

@@ -42,23 +42,34 @@ def against_full_and_calendar(table: Sequence[Json], kinds: Mapping[str, str]) -
     return _table(head, cells)
 
 
-def headline(table: Sequence[Json], kinds: Mapping[str, str]) -> str:
-    """``smartfrz`` at its default setting, a line for each workload."""
+def headline(fresh: Sequence[Json], table: Sequence[Json], kinds: Mapping[str, str]) -> str:
+    """``smartfrz`` at its default setting, a line for each workload.
+
+    Args:
+        fresh: table of seeds that decided nothing.
+        table: of those that the settings were chosen on, with the calendar of every workload.
+    """
     head = (
-        "workload", "seeds", "accuracy to full training, pt", "FLOPs, full / ours",
+        "workload", "fresh seeds: accuracy to full training, pt", "FLOPs, full / ours",
+        "seeds that the settings were chosen on: accuracy to full training, pt", "FLOPs, full / ours",
         "to full training cut to the same FLOPs, pt",
     )  # fmt: skip
-    rows = {row["workload"]: row for row in table if row["arm"] == SUBJECT and row["n"]}
+    ours = [{row["workload"]: row for row in rows if row["arm"] == SUBJECT and row["n"]} for rows in (fresh, table)]
+
+    def lost(row: Json | None) -> str:
+        return "" if row is None else marked(f"{points(row['accuracy_difference'], row['n'])} (n = {row['n']})", row)
+
     cells = [
         (
-            marked(f"{workload}, {kind}", row),
-            str(row["n"]),
-            points(row["accuracy_difference"], row["n"]),
-            _number(row["flops_speedup"]),
-            points(row["equal_compute_difference"], row["n"]),
+            f"{workload}, {kind}",
+            lost(new := ours[0].get(workload)),
+            _number(new["flops_speedup"]) if new else "",
+            lost(old := ours[1].get(workload)),
+            _number(old["flops_speedup"]) if old else "",
+            points(old["equal_compute_difference"], old["n"]) if old else "",
         )
         for workload, kind in kinds.items()
-        if (row := rows.get(workload))
+        if any(workload in rows for rows in ours)
     ]
     return _table(head, cells)
 

@@ -167,5 +167,9 @@ def test_without_any_run_there_is_no_picture() -> None:
 
 
 def test_the_headline_is_of_the_default_setting_alone() -> None:
-    text = headline(TABLE, {"a": "scratch", "unknown": "fine-tuning"})
-    assert text.splitlines()[2:] == ["| a, scratch | 3 | -0.10 [-0.20, 0.00] | 1.30 |  |"]
+    fresh = [row("b", "smartfrz", 0.002, 1.5, n=1)]
+    text = headline(fresh, TABLE, {"a": "scratch", "b": "fine-tuning", "unknown": "fine-tuning"})
+    assert text.splitlines()[2:] == [
+        "| a, scratch |  |  | -0.10 [-0.20, 0.00] (n = 3) | 1.30 |  |",
+        "| b, fine-tuning | +0.20 (n = 1) | 1.50 | +0.10 [0.00, +0.20] (n = 3) | 1.30 |  |",
+    ]
