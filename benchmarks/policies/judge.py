@@ -108,5 +108,5 @@ def _inverse(row: Mapping[str, Any]) -> float | None:
 
 
 def _least(measure: str, value: float | None, bound: float) -> Json:
-    shown = None if value is None else round(value, 4)
+    shown = None if value is None else round(value, 5)
     return {"measure": measure, "value": shown, "bound": bound, "ok": value is not None and value >= bound}

@@ -53,8 +53,8 @@ def accuracy_figure(document: Json, workload: str) -> Figure | None:
         axis.spines[["top", "right"]].set_visible(False)
         axis.margins(0.08, 0.1)
     axes[0].set_ylabel("test accuracy, %")
-    if (floor := _floor(rows, heights)) is not None:
-        axes[0].set_ylim(bottom=floor)
+    bottom, top = _window(rows, heights)
+    axes[0].set_ylim(bottom=bottom, top=top)
     bars = any((row["accuracy_difference"] or {}).get("low") is not None for row in rows)
     how = ["bars: 95 % interval (t) of the difference to full, paired by seed"] if bars else []
     how += [f"{DAGGER}: see the notes under the table"] if any(row["notes"] for row in rows) else []
@@ -69,13 +69,20 @@ def _points(rows: Sequence[Json]) -> list[Json]:
     return [row for row in rows if row["kind"] in POINTS]
 
 
-def _floor(rows: Sequence[Json], heights: Heights) -> float | None:
-    """Where the figure ends below, in percent: much shortened training would else squeeze what is compared into a line.
-    ``None``: it shows all."""
-    compared = [heights[row["arm"]][0] for row in rows if row["kind"] != "shorter"]  # a long bar may run out below
-    floor = min(compared) - max(1.0, 0.6 * (max(compared) - min(compared)))
-    lowest = min(height for three in heights.values() for height in three)
-    return floor if len(compared) > 1 and lowest < floor else None
+def _window(rows: Sequence[Json], heights: Heights) -> tuple[float | None, float | None]:
+    """Where the figure ends below and above, in percent: much shortened training, or the long bar of two seeds, would
+    else squeeze what is compared into a line. ``None``: it shows all.
+    """
+    compared = [heights[row["arm"]][0] for row in rows if row["kind"] != "shorter"]
+    least, most = min(compared), max(compared)
+    margin = max(1.0, 0.6 * (most - least))
+    everything = [height for three in heights.values() for height in three]
+    if len(compared) < 2:
+        return None, None
+    return (
+        least - margin if min(everything) < least - margin else None,
+        most + margin if max(everything) > most + margin else None,
+    )
 
 
 def _calendar(axis: Axes, rows: Sequence[Json], heights: Heights, measure: str) -> None:

@@ -88,10 +88,11 @@ def test_an_arm_with_a_note_has_the_dagger_of_the_table() -> None:
 def test_a_long_bar_does_not_squeeze_the_rest() -> None:
     wild = document(accuracy={**ACCURACY, "shorter-0.5": 0.88})
     early = next(row for row in wild["table"] if row["arm"] == "early-stop")
-    early["accuracy_difference"] = {**early["accuracy_difference"], "low": -0.5}
+    early["accuracy_difference"] = {**early["accuracy_difference"], "low": -0.5, "high": 0.5}
     figure = accuracy_figure(wild, "digits")
     assert figure is not None
-    assert figure.axes[0].get_ylim()[0] > 80
+    low, high = figure.axes[0].get_ylim()
+    assert 80 < low < 88 < high < 95
 
 
 def test_wall_times_of_full_training_and_its_shortened_forms_alone_make_no_panel() -> None:
