@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from freezer.buffers import INTEGERS
 from freezer.errors import ConfigError, UnitError, VerificationError
 from freezer.guard import GradientGuard, ModelGuard
 from freezer.moments import Moments, dense
@@ -17,7 +18,6 @@ from freezer.trace import clean_name, is_drop, owner_of, parameters_of
 from freezer.units import Unit
 
 _RENORMS = 20
-_WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Applier:
@@ -227,7 +227,7 @@ class Applier:
                 wakes = module.training or not self.model.training
                 module.training = False
                 # before all others: spectral norm iterates in such a hook, if it finds the module training
-                self._hooks[path] = wakes, module.register_forward_pre_hook(_fall_asleep, prepend=True)
+                self._hooks[path] = wakes, module.register_forward_pre_hook(fall_asleep, prepend=True)
             elif not asleep and path in self._hooks:
                 wakes, hook = self._hooks.pop(path)
                 hook.remove()
@@ -248,7 +248,7 @@ def refuse_joint(optimizer: Optimizer) -> None:
         )
 
 
-def _fall_asleep(module: nn.Module, args: Any) -> None:  # noqa: ARG001
+def fall_asleep(module: nn.Module, args: Any) -> None:  # noqa: ARG001
     if module.training:  # setting it is far slower than looking
         module.training = False  # not eval(): children have hooks of their own, or belong to active units
 
@@ -295,4 +295,4 @@ def _words(value: Tensor) -> Tensor:
     real = torch.view_as_real(value) if value.is_complex() else value
     flat = real.as_strided((real.numel(),), (1,)) if dense(real) else real.reshape(-1)
     wide = flat.nbytes % 8 == 0 and flat.storage_offset() * flat.element_size() % 8 == 0
-    return flat.view(_WORDS[8 if wide else flat.element_size()])
+    return flat.view(INTEGERS[8 if wide else flat.element_size()])

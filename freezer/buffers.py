@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""Type that shows the bits of a value, by its bytes."""
+
 
 @contextmanager
 def kept_buffers(model: nn.Module) -> Iterator[None]:
@@ -48,7 +51,7 @@ def same(a: Tensor, b: Tensor) -> bool:
     if a.is_complex():
         a, b = torch.view_as_real(a), torch.view_as_real(b)
     if a.is_floating_point():
-        kind = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[a.element_size()]
+        kind = INTEGERS[a.element_size()]
         a, b = a.detach().contiguous().view(kind), b.detach().contiguous().view(kind)
     return torch.equal(a, b)
 

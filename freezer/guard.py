@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from freezer.errors import UnitError, VerificationError
 from freezer.reach import reached
-from freezer.trace import _tensors, clean_name, parameters_of
+from freezer.trace import clean_name, parameters_of, tensors_in
 from freezer.units import Unit
 
 _FIRST_STEPS = 3
@@ -137,7 +137,7 @@ class GradientGuard:
                 self._ran.add(block)
                 if torch.is_grad_enabled():
                     self._built_graph.add(block)
-                    fed = [t for t in _tensors([args, kwargs]) if t.is_floating_point()]
+                    fed = [t for t in tensors_in([args, kwargs]) if t.is_floating_point()]
                     if fed and not any(t.requires_grad for t in fed):
                         self._starved.add(block)
 

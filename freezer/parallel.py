@@ -106,8 +106,7 @@ class _Reductions:
             self._hook = None
 
     def watch(self, wrapper: DistributedDataParallel) -> None:
-        """Count for this wrapper from now on, and for the one before no more."""
-        self.forget()
+        """Count for this wrapper from now on; the one before has been forgotten."""
         size = int(wrapper._get_ddp_logging_data()["total_parameter_size_bytes"])  # type: ignore[no-untyped-call]
 
         def count(_: torch.Tensor) -> None:

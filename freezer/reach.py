@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from freezer.trace import _tensors
+from freezer.trace import tensors_in
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def exercised(model: nn.Module) -> Iterator[set[int]]:
 
 def reached(output: Any) -> set[int]:
     """The ``id`` of each leaf that asks for a gradient and that the tensors in ``output`` were computed from."""
-    waiting = [t.grad_fn for t in _tensors(output) if t.grad_fn is not None]
+    waiting = [t.grad_fn for t in tensors_in(output) if t.grad_fn is not None]
     seen, leaves = set(waiting), set()
     while waiting:
         node = waiting.pop()

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from freezer.trace import _tensors, _untouched, clean_name
+from freezer.trace import _untouched, clean_name, tensors_in
 from freezer.units import Unit
 
 
@@ -109,7 +109,7 @@ class _Watcher:
     def __init__(self, model: nn.Module, units: Sequence[Unit], inputs: Sequence[Any]) -> None:
         self._model = model
         self._unit_of = {path: unit.name for unit in units for path in unit.modules}
-        there = [*model.parameters(), *model.buffers(), *_tensors(list(inputs))]
+        there = [*model.parameters(), *model.buffers(), *tensors_in(list(inputs))]
         self._there = {storage._cdata for tensor in there for storage in _storage(tensor)}
         self._held: dict[int, tuple[torch.UntypedStorage, list[Use]]] = {}  # holding them keeps addresses unique
         self._runs: dict[str, list[int]] = {unit.name: [] for unit in units}

@@ -184,7 +184,7 @@ class _Recorder:
         call = frame.call
         if call is None:
             return
-        size = sum(t.numel() * t.element_size() for t in _tensors(output))
+        size = sum(t.numel() * t.element_size() for t in tensors_in(output))
         self.record.output_bytes[path] = self.record.output_bytes.get(path, 0) + size
         if call.order >= 0 and frame.container:  # what it was charged itself belongs to the first layer inside
             self.record.calls.remove(call)
@@ -228,12 +228,13 @@ def _untouched(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Those in a nest of mappings, lists and tuples, outputs of models among them."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):
         for item in value.values():
-            yield from _tensors(item)
+            yield from tensors_in(item)
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from _tensors(item)
+            yield from tensors_in(item)

@@ -74,11 +74,11 @@ def _window(rows: Sequence[Json], heights: Heights) -> tuple[float | None, float
     else squeeze what is compared into a line. ``None``: it shows all.
     """
     compared = [heights[row["arm"]][0] for row in rows if row["kind"] != "shorter"]
+    if len(compared) < 2:
+        return None, None
     least, most = min(compared), max(compared)
     margin = max(1.0, 0.6 * (most - least))
     everything = [height for three in heights.values() for height in three]
-    if len(compared) < 2:
-        return None, None
     return (
         least - margin if min(everything) < least - margin else None,
         most + margin if max(everything) > most + margin else None,

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
-from freezer.apply import _fall_asleep
+from freezer.apply import fall_asleep
+from freezer.buffers import INTEGERS
 from freezer.cache.cut import Cut
 
 Signature = tuple[Any, ...]
@@ -112,10 +113,7 @@ class Watch:
 
 
 def _trains(module: nn.Module) -> bool:
-    return module.training and _fall_asleep not in module._forward_pre_hooks.values()
-
-
-_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    return module.training and fall_asleep not in module._forward_pre_hooks.values()
 
 
 @torch.no_grad()
@@ -123,5 +121,5 @@ def _bit_sums(found: Sequence[Tensor]) -> list[int]:
     if not found:
         return []
     bits = [torch.view_as_real(t) if t.is_complex() else t for t in (t.detach().contiguous() for t in found)]
-    sums = [b.view(_INTEGERS[b.element_size()]).sum(dtype=torch.int64) for b in bits]
+    sums = [b.view(INTEGERS[b.element_size()]).sum(dtype=torch.int64) for b in bits]
     return [int(value) for value in torch.stack([s.to(found[0].device) for s in sums]).tolist()]

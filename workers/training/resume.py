@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from workers.jobs.layout import AttemptFiles
 from workers.training import checkpoint
 from workers.training.run import Run
 
@@ -60,13 +61,12 @@ def save(run: Run, position: Position) -> Path | None:
     best = run.files.best if position.best_step is not None else None
     model = checkpoint.weights(run.model)
     made = checkpoint.Checkpoint(step=position.step, model=model, training=training, rng=rng, best=best)
-    return checkpoint.save(run.files.checkpoints, made, earlier=_earlier(run))
+    return checkpoint.save(run.files.checkpoints, made, earlier=[attempt.checkpoints for attempt in _earlier(run)])
 
 
-def _earlier(run: Run) -> list[Path]:
-    """Checkpoints of the attempts before this one."""
-    own = run.files.root.name
-    return [attempt.checkpoints for attempt in run.job_files.attempts() if attempt.root.name < own]
+def _earlier(run: Run) -> list[AttemptFiles]:
+    """The attempts before this one."""
+    return [attempt for attempt in run.job_files.attempts() if attempt.root.name < run.files.root.name]
 
 
 def restore(run: Run) -> Position:
@@ -77,9 +77,8 @@ def restore(run: Run) -> Position:
         path = str(found) if found is not None else None
         if found is not None and (found / checkpoint.BEST).is_file():  # before the others go on
             shutil.copyfile(found / checkpoint.BEST, run.files.best)
-        for earlier in run.job_files.attempts():
-            if earlier.root.name < run.files.root.name:
-                earlier.best.unlink(missing_ok=True)  # its checkpoints hold what they need of it
+        for attempt in _earlier(run):
+            attempt.best.unlink(missing_ok=True)  # its checkpoints hold what they need of it
     path = run.ranks.broadcast_object(path)
     state = checkpoint.load(Path(path)) if path is not None else None
     if state is not None and (state.world != run.ranks.world or state.training["total_steps"] != run.total_steps):
