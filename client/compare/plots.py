@@ -166,7 +166,9 @@ def timeline_figure(document: Json, workload: str) -> Figure | None:
     bar = figure.colorbar(mesh, ax=grid, shrink=0.7, aspect=35, pad=0.01)
     bar.set_label("share of the seeds that have it frozen", fontsize=SMALL)
     bar.ax.tick_params(labelsize=SMALL)
-    figure.suptitle(f"{workload}: what is frozen when; units in execution order, the input at the bottom", fontsize=9)
+    between = "; " if columns > 1 else "\n"  # one panel is narrower than the line
+    how = "units in execution order, the input at the bottom"
+    figure.suptitle(f"{workload}: what is frozen when{between}{how}", fontsize=9)
     return figure
 
 
