@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Sequence
 from contextlib import nullcontext
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +17,11 @@ from client.cli.data import Dest, folder_of
 from client.cli.output import console
 
 if TYPE_CHECKING:
-    from client.compare import Folder, Outcome, Run
+    from client.compare import Comparison, Folder, Outcome, Run
+
+
+class Split(StrEnum):
+    TEST, TRAIN = "test", "train"
 
 
 def compare(
@@ -30,6 +35,10 @@ def compare(
         int, typer.Option(min=1, help="Jobs at a time. More than one on one machine spoils wall times.")
     ] = 1,
     again: Annotated[bool, typer.Option("--again", help="Run what has succeeded too.")] = False,
+    test_from: Annotated[
+        Split | None,
+        typer.Option(help="train: score on held-out training data, to choose settings on; in an OUT of its own."),
+    ] = None,
     report_only: Annotated[bool, typer.Option("--report-only", help="Run nothing; remake tables and plots.")] = False,
     dest: Dest = None,
 ) -> None:
@@ -49,12 +58,14 @@ def compare(
     if report_only and not definition.exists() and source is None:
         raise fail(f"there is no comparison in {out}: no {definition}", USAGE)
     try:
-        comparison = load(source or str(definition))
+        changes = {} if test_from is None else {"test_from": test_from.value}
+        comparison = load(source or str(definition), **changes)
         runs = expand(comparison)
         folder = Folder(out)
         with nullcontext() if report_only else folder.owned():  # a running one may be looked at
             failed = False
             if not report_only:
+                _keep_apart(comparison, definition)
                 write_json(definition, comparison.document)
                 failed = bool(_run_all(ctx, runs, folder, workers=workers, again=again, dest=dest).failed)
             document = analyse(comparison, runs, folder.results(runs))
@@ -75,6 +86,18 @@ def compare(
         typer.echo(f"not met: {check['measure']} {check['bound']}: {check['value']}")
     if failed:
         raise typer.Exit(FAILED)
+
+
+def _keep_apart(comparison: Comparison, definition: Path) -> None:
+    """Scores on the test split and on held-out training data do not replace each other."""
+    from client.compare import ComparisonError, load
+
+    try:
+        before = load(str(definition)).test_from
+    except ComparisonError:
+        return  # there is none, or none that could be gone on with
+    if before != comparison.test_from:
+        raise fail(f"{definition.parent} holds runs of --test-from {before}: name another folder with --out", USAGE)
 
 
 def _run_all(

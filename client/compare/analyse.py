@@ -11,7 +11,7 @@ from typing import Any
 
 from client.compare.calendar import levels
 from client.compare.checks import checks_of
-from client.compare.definition import Comparison
+from client.compare.definition import Comparison, Workload
 from client.compare.expand import Run, starts_of
 from client.compare.machines import elsewhere
 from client.compare.statistics import HOW, difference, ratio, stat
@@ -69,6 +69,7 @@ def analyse(comparison: Comparison, runs: Sequence[Run], results: Mapping[str, J
     return {
         "name": comparison.name,
         "seeds": {workload.name: list(workload.seeds) for workload in comparison.workloads},
+        "test_from": {workload.name: _test_from(workload) for workload in comparison.workloads},
         "intervals": HOW,
         "checks": checks_of(comparison.bounds, table),
         "table": table,
@@ -86,6 +87,11 @@ def analyse(comparison: Comparison, runs: Sequence[Run], results: Mapping[str, J
         "versions": _different(reports, "versions"),
         "runs": [_run(run, results[run.id]) for run in runs if run.id in results],
     }
+
+
+def _test_from(workload: Workload) -> str:
+    """What its runs are scored on; as the spec's default where it says nothing."""
+    return str(workload.spec["data"].get("test_from", "test"))
 
 
 def _workload_rows(

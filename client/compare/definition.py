@@ -11,7 +11,8 @@
 A workload is a job spec without seed and freeze section; its own ``seeds`` go before the file's. Its ``start`` is one
 more such spec: a job that trains first, once for each seed and without freezing, and whose weights all runs of that
 seed start from. An arm is what it changes in the spec; its ``workloads`` change it further for one workload, or leave
-that out (``false``).
+that out (``false``). ``"test_from": "train"`` beside them scores every run on held-out training data, to choose
+settings without the test split.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any, Literal
 
 from client.cli.specfile import SpecFileError, load_spec
 from client.compare.errors import ComparisonError, pointer_of
+from client.compare.overrides import changed
 from client.flows import Json
 
 Kind = Literal["full", "shorter", "early-stop", "policy", "start"]
@@ -44,7 +46,7 @@ MEASURES = (
 )
 """What can have a bound. ``*_speedup`` is full training over the arm."""
 _NAME = re.compile(r"[A-Za-z0-9]+([._-][A-Za-z0-9]+)*")
-_KEYS = {"name", "seeds", "workloads", "arms", "bounds"}
+_KEYS = {"name", "seeds", "workloads", "arms", "bounds", "test_from"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +92,23 @@ class Comparison:
     document: Json
     """The file as it was read."""
 
+    @property
+    def test_from(self) -> str:
+        """What the file has all runs scored on: ``test`` unless it says ``train``."""
+        return str(self.document.get("test_from") or "test")
 
-def load(source: str) -> Comparison:
+
+def load(source: str, **changes: object) -> Comparison:
     """Read a JSON file, TOML where the name says so, or JSON from stdin (``-``).
+
+    Args:
+        changes: what to say in place of the file.
 
     Raises:
         ComparisonError: it cannot be read, or is wrong; the message names the place.
     """
     try:
-        return parse(load_spec(source))
+        return parse(load_spec(source) | changes)
     except SpecFileError as error:
         raise ComparisonError("", str(error)) from None
 
@@ -112,8 +122,12 @@ def parse(document: Json) -> Comparison:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ComparisonError("/name", f"must be letters and digits joined by single . _ or -, not {name!r}")
     seeds = _seeds(document.get("seeds"), "/seeds") if "seeds" in document else None
+    test_from = document.get("test_from")
+    if test_from not in (None, "test", "train"):
+        raise ComparisonError("/test_from", f'must be "test" or "train" (held out of it), not {test_from!r}')
     workloads = tuple(
-        _workload(key, value, seeds) for key, value in _named(document.get("workloads"), "/workloads").items()
+        _workload(key, value, seeds, test_from)
+        for key, value in _named(document.get("workloads"), "/workloads").items()
     )
     names = tuple(workload.name for workload in workloads)
     arms: list[Arm] = []
@@ -152,12 +166,16 @@ def _seeds(value: object, pointer: str) -> tuple[int, ...]:
     return tuple(seeds)
 
 
-def _workload(name: str, value: object, seeds: tuple[int, ...] | None) -> Workload:
+def _workload(name: str, value: object, seeds: tuple[int, ...] | None, test_from: str | None) -> Workload:
     pointer = pointer_of("workloads", name)
     spec = _recipe(value, pointer, "the arms say how to freeze, not the workload")
     start = None
     if "start" in spec:
         start = _recipe(spec.pop("start"), f"{pointer}/start", "a start is trained without freezing")
+    if test_from == "train":
+        scored: Json = {"data": {"test_from": test_from}}
+        spec = changed(spec, scored, pointer)
+        start = None if start is None else changed(start, scored, f"{pointer}/start")  # nor does it see what scores
     own = _seeds(spec.pop("seeds"), f"{pointer}/seeds") if "seeds" in spec else seeds
     if own is None:
         raise ComparisonError("/seeds", f"no seeds for workload {name!r}: give a list here or in the workload")

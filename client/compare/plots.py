@@ -20,6 +20,7 @@ CALENDAR = "#555555"
 MOST_LABELS = 16
 LONGEST_LABEL = 36
 SMALL = 8
+SCORED = {"test": "test accuracy, %", "train": "accuracy on held-out training data, %"}
 POINTS = ("early-stop", "policy")
 """Kinds of arms that are drawn as points; full training and its shortened forms are the curve."""
 ENDS = ("low", "high")
@@ -52,7 +53,7 @@ def accuracy_figure(document: Json, workload: str) -> Figure | None:
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
         axis.margins(0.08, 0.1)
-    axes[0].set_ylabel("test accuracy, %")
+    axes[0].set_ylabel(SCORED[document["test_from"][workload]])
     bottom, top = _window(rows, heights)
     axes[0].set_ylim(bottom=bottom, top=top)
     bars = any((row["accuracy_difference"] or {}).get("low") is not None for row in rows)

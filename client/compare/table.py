@@ -11,7 +11,7 @@ from client.flows import Json
 _HEAD = (
     "arm",
     "n",
-    "test accuracy, %",
+    "accuracy, %",
     "to full, pt",
     "FLOPs / full",
     "wall / full",
@@ -21,6 +21,10 @@ _HEAD = (
     "to early stopping, pt",
 )
 DAGGER = "†"
+_SCORED = {
+    "test": "Accuracy on the test split.",
+    "train": "Accuracy on training data that was held out; the test split was not used.",
+}
 _NOTES = """\
 Brackets hold 95 % intervals ({intervals})
 
@@ -44,7 +48,8 @@ def markdown(document: Json, plots: Mapping[str, Sequence[str]]) -> str:
     parts = [f"# {document['name']}", ""]
     for workload, seeds in document["seeds"].items():
         rows = [row for row in document["table"] if row["workload"] == workload]
-        parts += [f"## {workload}", "", f"Seeds {', '.join(map(str, seeds))}.", "", *_table(rows), ""]
+        scored = _SCORED[document["test_from"][workload]]
+        parts += [f"## {workload}", "", f"Seeds {', '.join(map(str, seeds))}. {scored}", "", *_table(rows), ""]
         parts += [f"{DAGGER} {note}" for note in dict.fromkeys(note for row in rows for note in row["notes"])]
         parts += ["", *(line for name in plots.get(workload, ()) for line in (f"![{workload}]({name})", ""))]
     if bounded := [check for check in document["checks"] if check["bound"] is not None]:

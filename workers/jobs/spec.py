@@ -59,6 +59,11 @@ class DataSpec(Source):
     path: str | None = Field(None, description="Folder or file under the operator's data directory (folder, csv).")
     train_size: int | None = Field(None, ge=1, description="Use a fixed, class-balanced subset of this many samples.")
     test_size: int | None = Field(None, ge=1, description="Evaluate on so many test samples, chosen once; all if null.")
+    test_from: Literal["test", "train"] = Field(
+        "test",
+        description="train: the score is of training samples held out in place of the test split, which is not used. "
+        "For choosing settings on.",
+    )
     validation_ratio: float = Field(0.0, ge=0.0, lt=1.0, description="Share of training data held out for early stop.")
     options: dict[str, Any] = Field(default_factory=dict, description="Options of the data set; see its JSON Schema.")
 

@@ -70,6 +70,7 @@ def report(run: Run, trained: Trained, score: Score, *, weights_of: int, wall_se
         "init_from": None if run.inherited is None else run.inherited.to_dict(),
         "accuracy": score.accuracy,
         "loss": score.loss,
+        "test_from": run.spec.data.test_from,
         "test_samples": score.samples,
         "train_samples": len(run.data.train),
         "classes": run.data.num_classes,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -43,7 +44,8 @@ NAMES: tuple[str, ...] = tuple(_READERS)
 def load(spec: DataSpec, settings: Settings, model: ModelSpec | None = None) -> DataBundle:
     """Read, choose the samples, tokenise what was chosen.
 
-    The order: the test split is made where the data has none; ``options.classes`` leaves the samples of some classes;
+    The order: the test split is made of training samples where the data has none or ``test_from`` says so (one that
+    was made so before is not used then either); ``options.classes`` leaves the samples of some classes;
     ``train_size`` draws a class-balanced subset; of that, ``validation_ratio`` is held out; ``test_size`` takes the
     first of the test samples in a fixed shuffled order, or as even a share of each of ``options.classes``; what is
     left is resized.
@@ -90,6 +92,8 @@ def assemble(
         scale: of the inputs, where the data asks for any; without it they get zero mean and unit variance.
     """
     train, test = _test_split(raw)
+    if spec.test_from == "train":
+        train, test = _test_split(replace(raw, train=train, test=None))
     _same_classes(train, test, raw.class_names)
     scale = (scale or _scale(train)) if raw.normalise else None
     seed = int(getattr(options, "subset_seed", 0))

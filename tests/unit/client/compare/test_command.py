@@ -51,6 +51,28 @@ def test_what_is_done_already_needs_no_service(smartfrz: Callable[..., Result], 
     assert done.exit_code == 0, done.output
 
 
+def test_choosing_on_training_data_keeps_to_a_folder_of_its_own(
+    smartfrz: Callable[..., Result], tmp_path: Path
+) -> None:
+    file, out = tmp_path / "c.json", tmp_path / "out"
+    file.write_text(json.dumps(definition()))
+    choosing = definition(test_from="train")
+    for run in expand(parse(choosing)):
+        Folder(out).write(run, record(run, report(0.9, 100.0)))
+    command = ("--url", "http://127.0.0.1:9", "compare", str(file), "--out", str(out))
+    done = smartfrz(*command, "--test-from", "train")
+    assert done.exit_code == 0, done.output
+    assert json.loads((out / "definition.json").read_text()) == choosing
+    assert "Accuracy on training data that was held out; the test split was not used." in (
+        (out / "comparison.md").read_text()
+    )
+    before = {path.name: path.read_bytes() for path in Folder(out).runs.glob("*.json")}
+    refused = smartfrz(*command)
+    assert refused.exit_code == 2
+    assert "holds runs of --test-from train: name another folder with --out" in refused.output
+    assert {path.name: path.read_bytes() for path in Folder(out).runs.glob("*.json")} == before
+
+
 @pytest.mark.parametrize(
     ("text", "says"), [("{", "is no JSON"), (json.dumps(definition(seeds=[])), "/seeds: must be a list")]
 )

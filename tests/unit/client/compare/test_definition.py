@@ -44,6 +44,7 @@ def test_kinds_follow_from_names() -> None:
     ("changes", "pointer"),
     [
         ({"seed": [1]}, "/seed"),
+        ({"test_from": "validation"}, "/test_from"),
         ({"name": "a/b"}, "/name"),
         ({"seeds": []}, "/seeds"),
         ({"seeds": [1, 1]}, "/seeds"),

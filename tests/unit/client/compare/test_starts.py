@@ -53,6 +53,14 @@ def kept(tmp_path: Path, name: str) -> dict[str, Any]:
 # --- what the file may say
 
 
+def test_a_start_does_not_see_what_its_runs_are_scored_on() -> None:
+    runs = runs_of(started(test_from="train"))
+    specs = [run.spec for run in (*runs, *starts_of(runs))]
+    assert {spec["data"]["test_from"] for spec in specs} == {"train"}
+    assert not {run.digest for run in runs} & {run.digest for run in runs_of(started())}
+    assert [run.digest for run in runs_of(started(test_from="test"))] == [run.digest for run in runs_of(started())]
+
+
 @pytest.mark.parametrize(
     ("workload", "pointer"),
     [

@@ -72,6 +72,29 @@ def test_the_subset_is_balanced_and_validation_is_held_out_of_it(numbered: Setti
     assert min(classes(bundle.test)) > 0
 
 
+def test_a_score_of_held_out_training_data_leaves_the_test_split_alone(numbered: Settings) -> None:
+    bundle = load(spec(test_from="train", train_size=30, validation_ratio=0.2), numbered)
+    assert classes(bundle.test) == [4, 4, 4], "a fifth of all training samples, whatever is trained on"
+    assert set(numbers(bundle.test)) < set(range(60))
+    rest = numbers(bundle.train) + numbers(bundle.validation)
+    assert not set(numbers(bundle.test)) & set(rest)
+    assert len(rest) == 30
+    other = load(spec(test_from="train", train_size=20), numbered)
+    assert numbers(other.test) == numbers(bundle.test), "the same for every recipe that is compared"
+
+
+def test_held_out_data_of_data_without_a_test_split_is_neither_of_its_samples(local: Settings) -> None:
+    def of(test_from: str) -> DataBundle:
+        labels = torch.arange(60) % 3
+        raw = Raw("features", ("a", "b", "c"), RawSplit(torch.arange(60.0).view(-1, 1), labels), None)
+        data = DataSpec.model_validate({"name": "csv", "test_from": test_from})
+        return assemble(raw, data, DATA_OPTIONS["csv"].model_validate({}), pytest.fail)
+
+    reported, chosen = of("test"), of("train")
+    assert set(numbers(chosen.train) + numbers(chosen.test)) == set(numbers(reported.train))
+    assert len(chosen.test) == 9
+
+
 def test_the_same_spec_gives_the_same_samples_whatever_the_process_drew_before(numbered: Settings) -> None:
     def draw() -> tuple[list[int], list[int], list[int]]:
         bundle = load(spec(train_size=20, validation_ratio=0.3, test_size=5), numbered)
@@ -88,6 +111,7 @@ def test_the_same_spec_gives_the_same_samples_whatever_the_process_drew_before(n
     [
         ({"train_size": 61}, "train_size is 61, but there are only 60"),
         ({"test_size": 31}, "test_size is 31, but there are only 30"),
+        ({"test_from": "train", "train_size": 49}, "train_size is 49, but there are only 48"),
         ({"train_size": 3, "validation_ratio": 0.5}, "leaves a split without samples"),
     ],
 )
