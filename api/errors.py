@@ -85,7 +85,8 @@ def translate(error: domain.JobError, retry_after: int) -> ApiError:
         case domain.JobNotFound():
             return not_found(str(error), "JOB_NOT_FOUND")
         case domain.RecordUnreadable():
-            return ApiError(500, "RECORD_UNREADABLE", f"{error}. Submit the job anew; the others are not affected.")
+            advice = "It can neither run nor be cancelled: delete it, and submit the job anew. No other is affected."
+            return ApiError(500, "RECORD_UNREADABLE", f"{error}. {advice}", metadata={"job_id": error.job_id})
         case domain.IllegalTransition():
             return ApiError(
                 409,

@@ -130,6 +130,7 @@ async def cancel(job_id: JobId, jobs: JobsDep, request: Request) -> Response:
 
 @router.delete("/{job_id}", status_code=204, response_class=Response)
 async def delete(job_id: JobId, jobs: JobsDep) -> Response:
-    """Forget a job that has ended, with its logs, checkpoints and artifacts. One that has not ended is a 409."""
+    """Forget a job that has ended, with its logs, checkpoints and artifacts. One that has not ended is a 409, and so is
+    one from whose weights a job starts that has not. One whose record cannot be read goes in any status."""
     await jobs.delete(job_id)
     return Response(status_code=204)

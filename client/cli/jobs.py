@@ -89,7 +89,7 @@ def cancel(ctx: typer.Context, job_ids: JobIds, output: Output = Format.table, q
 
 
 def delete(ctx: typer.Context, job_ids: JobIds, quiet: Quiet = False) -> None:
-    """Delete jobs that have ended, with their logs, checkpoints and artifacts. There is no way back."""
+    """Delete jobs that have ended, or whose record cannot be read, with all their files. There is no way back."""
     with state(ctx).client() as client:
         for job_id in job_ids:
             client.delete(job_id)

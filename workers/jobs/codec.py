@@ -59,6 +59,14 @@ def read_record(job_id: str, text: str) -> JobRecord:
         raise RecordUnreadable(job_id, f"{where}: {fault['msg']}" if where else fault["msg"]) from error
 
 
+def is_record(job_id: str, text: str | None) -> bool:
+    """Whether :func:`read_record` can read it."""
+    try:
+        return text is not None and bool(read_record(job_id, text))
+    except RecordUnreadable:
+        return False
+
+
 def read_records(texts: Iterable[tuple[str, str]]) -> list[JobRecord]:
     """Records of ``(job id, text)``, in that order; one that cannot be read is logged and left out."""
     found = []
