@@ -15,7 +15,6 @@ import anyio.to_thread
 
 from api.hub import Hub
 from api.ports import WindowReader
-from api.removal import remove_files
 from api.settings import ApiSettings
 from workers.jobs import state
 from workers.jobs.errors import JobNotFound, Problem, RecordUnreadable, SpecInvalid, no_start
@@ -23,6 +22,7 @@ from workers.jobs.layout import JobFiles
 from workers.jobs.ports import AsyncJobStore, Change, WakeUp
 from workers.jobs.record import Command, CommandAction, JobRecord, new_job_id
 from workers.jobs.spec import JobSpec
+from workers.removal import remove_files
 
 Validate = Callable[[JobSpec, ApiSettings], Sequence[Problem]]
 _log = logging.getLogger("smartfrz.api")
