@@ -14,6 +14,7 @@ from pydantic.json_schema import models_json_schema
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import Scope
 
 from workers.jobs import errors as domain
@@ -147,6 +148,14 @@ def respond(scope: Scope, error: ApiError) -> Response:
     return Response(content, status_code=error.status, headers=error.headers, media_type=MEDIA_TYPE)
 
 
+def allowed(scope: Scope) -> list[str]:
+    """Every method that the path of a request knows: one route may have GET, another one POST."""
+    routes = scope["app"].routes
+    tried = ("DELETE", "GET", "PATCH", "POST", "PUT")
+    found = [m for m in tried if any(route.matches({**scope, "method": m})[0] is Match.FULL for route in routes)]
+    return sorted([*found, "HEAD"]) if "GET" in found else found
+
+
 def install(app: FastAPI, retry_after: int) -> None:
     """Register the handlers. What none of them knows is caught by the outermost middleware."""
 
@@ -166,9 +175,15 @@ def install(app: FastAPI, retry_after: int) -> None:
 
     async def on_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        code = _upper_snake(HTTPStatus(error.status_code).phrase)
+        code, detail = _upper_snake(HTTPStatus(error.status_code).phrase), str(error.detail)
         headers = dict(error.headers or {})
-        return respond(request.scope, ApiError(error.status_code, code, str(error.detail), headers=headers))
+        if error.status_code == 405:
+            headers["Allow"] = ", ".join(allowed(request.scope))
+            detail = f"{request.method} is not possible here, only {headers['Allow']}."
+        elif error.status_code == 404:
+            slash = " Leave the slash at its end out." if request.url.path.endswith("/") else ""
+            detail = f"There is no such path; /openapi.json lists all.{slash}"
+        return respond(request.scope, ApiError(error.status_code, code, detail, headers=headers))
 
     handlers: dict[type[Exception], Callable[..., Any]] = {
         ApiError: on_api,

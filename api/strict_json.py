@@ -12,7 +12,7 @@ from typing import Any
 
 from fastapi import Request
 
-from api.errors import invalid
+from api.errors import ApiError, invalid
 
 MAX_DEPTH = 64
 """Objects and arrays inside one another, the body itself included. The store's parser gives up near 200."""
@@ -37,9 +37,19 @@ def check(body: bytes) -> str | None:
     return None
 
 
+def is_json(content_type: str) -> bool:
+    """Whether a ``Content-Type`` is one of JSON's: ``application/json``, ``application/*+json``."""
+    kind, _, subtype = content_type.partition(";")[0].strip().lower().partition("/")
+    return kind == "application" and (subtype == "json" or subtype.endswith("+json"))
+
+
 async def strict_json(request: Request) -> None:
-    """Dependency of every route that takes a body. Raises 422."""
-    fault = check(await request.body())
+    """Dependency of every route that takes a body. Raises 415, 422."""
+    body, kind = await request.body(), request.headers.get("content-type", "")
+    if body and not is_json(kind):
+        detail = f"The body is sent as {kind or 'nothing'}: send JSON, with 'Content-Type: application/json'."
+        raise ApiError(415, "UNSUPPORTED_MEDIA_TYPE", detail)
+    fault = check(body)
     if fault is not None:
         raise invalid("", fault, "JSON_INVALID")
 

@@ -131,4 +131,4 @@ async def test_a_job_without_files_can_be_deleted(world: Any) -> None:
 async def test_the_operation_is_described(world: Any) -> None:
     document = (await world.client.get("/openapi.json")).json()
     operation = document["paths"]["/v1/jobs/{job_id}"]["delete"]
-    assert set(operation["responses"]) == {"204", "default"}
+    assert set(operation["responses"]) == {"204", "409", "default"}
