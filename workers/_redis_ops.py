@@ -40,6 +40,7 @@ from workers.jobs.codec import (
     parse_event_id,
     read_record,
     read_records,
+    read_workers,
     write_new_record,
     write_record,
 )
@@ -367,7 +368,7 @@ class Ops:
         gone = [worker_id for worker_id, text in zip(ids, texts, strict=True) if text is None]
         if gone:  # one that comes back enters itself again with its next heartbeat
             yield Call(("SREM", self.key("workers"), *gone))
-        return [WorkerInfo.model_validate_json(text) for text in texts if text is not None]
+        return read_workers(text for text in texts if text is not None)
 
     def try_lock(self, name: str, holder: str, ttl_seconds: float) -> Op[bool]:
         return bool((yield Eval(_lua.TRY_LOCK, (self.key("lock", name),), (holder, _millis(ttl_seconds)))))

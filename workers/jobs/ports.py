@@ -182,7 +182,7 @@ class JobStore(Protocol):
     def remove_worker(self, worker_id: str) -> None: ...
 
     def workers(self) -> Sequence[WorkerInfo]:
-        """Workers whose heartbeat has not expired."""
+        """Workers whose heartbeat has not expired; one that cannot be read is left out, with a line in the log."""
 
     def try_lock(self, name: str, holder: str, ttl_seconds: float) -> bool:
         """Take or renew a named lock with a TTL."""
