@@ -20,6 +20,8 @@ from starlette.types import Scope
 from workers.jobs import errors as domain
 
 MEDIA_TYPE = "application/problem+json"
+MAX_FAULTS, MAX_TEXT = 100, 1000
+"""Of one answer: faults told one by one (``metadata.errors`` counts all), and characters of a text in it."""
 _WORDS = {
     "extra_forbidden": "unknown field",
     "missing": "this field is required",
@@ -137,15 +139,23 @@ def respond(scope: Scope, error: ApiError) -> Response:
     body = ProblemBody(
         title=title,
         status=error.status,
-        detail=error.detail,
+        detail=_clip(error.detail, 4 * MAX_TEXT),
         instance=scope.get("path", ""),
         code=error.code,
         request_id=scope.get("state", {}).get("request_id", ""),
-        metadata=error.metadata,
-        errors=error.faults,
+        metadata=error.metadata | ({"errors": len(error.faults)} if len(error.faults) > MAX_FAULTS else {}),
+        errors=[_clipped(fault) for fault in error.faults[:MAX_FAULTS]],
     )
     content = to_json(body, inf_nan_mode="null")
     return Response(content, status_code=error.status, headers=error.headers, media_type=MEDIA_TYPE)
+
+
+def _clipped(fault: Fault) -> Fault:
+    return Fault(pointer=_clip(fault.pointer, MAX_TEXT), detail=_clip(fault.detail, MAX_TEXT), code=fault.code)
+
+
+def _clip(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[:length]}..."
 
 
 def allowed(scope: Scope) -> list[str]:
