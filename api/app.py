@@ -131,6 +131,9 @@ def _describe(app: FastAPI) -> None:
             for path, operations in document["paths"].items():
                 for operation in operations.values():
                     operation["responses"].pop("422", None)
+                    for status, response in operation["responses"].items():
+                        if status.startswith(("4", "5")):
+                            response.update(problem)
                     operation["responses"]["default"] = {"description": "A problem (RFC 9457).", **problem}
                     if path in ("/livez", "/readyz"):
                         operation["security"] = []

@@ -14,11 +14,14 @@ from pydantic.json_schema import models_json_schema
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import Scope
 
 from workers.jobs import errors as domain
 
 MEDIA_TYPE = "application/problem+json"
+MAX_FAULTS, MAX_TEXT = 100, 1000
+"""Of one answer: faults told one by one (``metadata.errors`` counts all), and characters of a text in it."""
 _WORDS = {
     "extra_forbidden": "unknown field",
     "missing": "this field is required",
@@ -85,7 +88,8 @@ def translate(error: domain.JobError, retry_after: int) -> ApiError:
         case domain.JobNotFound():
             return not_found(str(error), "JOB_NOT_FOUND")
         case domain.RecordUnreadable():
-            return ApiError(500, "RECORD_UNREADABLE", f"{error}. Submit the job anew; the others are not affected.")
+            advice = "It can neither run nor be cancelled: delete it, and submit the job anew. No other is affected."
+            return ApiError(500, "RECORD_UNREADABLE", f"{error}. {advice}", metadata={"job_id": error.job_id})
         case domain.IllegalTransition():
             return ApiError(
                 409,
@@ -135,15 +139,31 @@ def respond(scope: Scope, error: ApiError) -> Response:
     body = ProblemBody(
         title=title,
         status=error.status,
-        detail=error.detail,
+        detail=_clip(error.detail, 4 * MAX_TEXT),
         instance=scope.get("path", ""),
         code=error.code,
         request_id=scope.get("state", {}).get("request_id", ""),
-        metadata=error.metadata,
-        errors=error.faults,
+        metadata=error.metadata | ({"errors": len(error.faults)} if len(error.faults) > MAX_FAULTS else {}),
+        errors=[_clipped(fault) for fault in error.faults[:MAX_FAULTS]],
     )
     content = to_json(body, inf_nan_mode="null")
     return Response(content, status_code=error.status, headers=error.headers, media_type=MEDIA_TYPE)
+
+
+def _clipped(fault: Fault) -> Fault:
+    return Fault(pointer=_clip(fault.pointer, MAX_TEXT), detail=_clip(fault.detail, MAX_TEXT), code=fault.code)
+
+
+def _clip(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[:length]}..."
+
+
+def allowed(scope: Scope) -> list[str]:
+    """Every method that the path of a request knows: one route may have GET, another one POST."""
+    routes = scope["app"].routes
+    tried = ("DELETE", "GET", "PATCH", "POST", "PUT")
+    found = [m for m in tried if any(route.matches({**scope, "method": m})[0] is Match.FULL for route in routes)]
+    return sorted([*found, "HEAD"]) if "GET" in found else found
 
 
 def install(app: FastAPI, retry_after: int) -> None:
@@ -165,9 +185,15 @@ def install(app: FastAPI, retry_after: int) -> None:
 
     async def on_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        code = _upper_snake(HTTPStatus(error.status_code).phrase)
+        code, detail = _upper_snake(HTTPStatus(error.status_code).phrase), str(error.detail)
         headers = dict(error.headers or {})
-        return respond(request.scope, ApiError(error.status_code, code, str(error.detail), headers=headers))
+        if error.status_code == 405:
+            headers["Allow"] = ", ".join(allowed(request.scope))
+            detail = f"{request.method} is not possible here, only {headers['Allow']}."
+        elif error.status_code == 404:
+            slash = " Leave the slash at its end out." if request.url.path.endswith("/") else ""
+            detail = f"There is no such path; /openapi.json lists all.{slash}"
+        return respond(request.scope, ApiError(error.status_code, code, detail, headers=headers))
 
     handlers: dict[type[Exception], Callable[..., Any]] = {
         ApiError: on_api,

@@ -43,19 +43,27 @@ class Gate:
         request_id = offered if _REQUEST_ID.fullmatch(offered) else f"req_{secrets.token_hex(12)}"
         scope.setdefault("state", {})["request_id"] = request_id
         status, started = 0, time.perf_counter()
+        head = scope["method"] == "HEAD"
+        inner: Scope = {**scope, "method": "GET"} if head else scope  # whatever can be read can be asked about
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 MutableHeaders(scope=message)["X-Request-Id"] = request_id
+            elif head:
+                return
             await send(message)
+            if head:
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
 
         try:
             self._authorize(scope, headers)
-            await self.app(scope, await self._limited(headers, receive), send_with_id)
+            if headers.get("content-encoding", "identity").lower() != "identity":
+                raise _unsupported("Content-Encoding is not understood: send the body as it is.")
+            await self.app(inner, await self._limited(headers, receive), send_with_id)
         except ApiError as error:
-            await respond(scope, error)(scope, receive, send_with_id)
+            await respond(inner, error)(inner, receive, send_with_id)
         except SendTimeoutError:
             _log.info("request %s: reader too slow, dropped", request_id)
         except Exception:
@@ -63,9 +71,9 @@ class Gate:
             if status:
                 raise  # the answer has begun: only closing the connection can tell the client
             unknown = ApiError(500, "INTERNAL", "An unexpected error; the log has it under this request_id.")
-            await respond(scope, unknown)(scope, receive, send_with_id)
+            await respond(inner, unknown)(inner, receive, send_with_id)
         finally:
-            route = getattr(scope.get("route"), "path", "(none)")
+            route = getattr(inner.get("route"), "path", "(none)")
             method = scope["method"] if scope["method"] in _METHODS else "(other)"
             self.observe(method, route, status, time.perf_counter() - started)
 
@@ -100,6 +108,10 @@ class Gate:
     def _too_large(self) -> ApiError:
         detail = f"The body is larger than {self.max_body_bytes} bytes."
         return ApiError(413, "BODY_TOO_LARGE", detail, metadata={"max_body_bytes": self.max_body_bytes})
+
+
+def _unsupported(detail: str) -> ApiError:
+    return ApiError(415, "UNSUPPORTED_MEDIA_TYPE", detail)
 
 
 def _replay(first: Message, receive: Receive) -> Receive:

@@ -15,14 +15,14 @@ import anyio.to_thread
 
 from api.hub import Hub
 from api.ports import WindowReader
-from api.removal import remove_files
 from api.settings import ApiSettings
 from workers.jobs import state
-from workers.jobs.errors import JobNotFound, Problem, SpecInvalid
+from workers.jobs.errors import JobNotFound, Problem, RecordUnreadable, SpecInvalid, no_start
 from workers.jobs.layout import JobFiles
 from workers.jobs.ports import AsyncJobStore, Change, WakeUp
 from workers.jobs.record import Command, CommandAction, JobRecord, new_job_id
 from workers.jobs.spec import JobSpec
+from workers.removal import remove_files
 
 Validate = Callable[[JobSpec, ApiSettings], Sequence[Problem]]
 _log = logging.getLogger("smartfrz.api")
@@ -65,7 +65,9 @@ class Jobs:
         try:
             record = await self.store.get(job_id)
         except JobNotFound:
-            return [Problem(pointer, f"there is no job {job_id!r}", "NOT_FOUND")]
+            return no_start(job_id).problems
+        except RecordUnreadable as error:
+            return [Problem(pointer, str(error), "RECORD_UNREADABLE")]
         if record.status != "succeeded":
             text = f"job {job_id} is {record.status}: only the weights of a job that succeeded can be a start"
             return [Problem(pointer, text, "NOT_SUCCEEDED")]
@@ -165,11 +167,11 @@ class Jobs:
         return await self.place(record), changed
 
     async def delete(self, job_id: str) -> None:
-        """Forget a job that has ended, and remove its files.
+        """Forget a job that has ended, or whose record cannot be read, and remove its files.
 
         Raises:
             JobNotFound.
-            IllegalTransition: it has not ended.
+            IllegalTransition: it has not ended, or one that has not ended starts from its weights.
         """
         await self.store.delete(job_id)
         await self.remove_deleted()

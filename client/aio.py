@@ -108,7 +108,7 @@ class AsyncClient(Base):
         return await self.request(requests.cancel(job_id))
 
     async def delete(self, job_id: str) -> None:
-        """Forget a job that has ended, with all its files. Raises Conflict while it has not."""
+        """Forget a job that has ended, with all its files. Conflict: it has not, or one that starts from it."""
         await self._run(delete(job_id, self.policy))
 
     async def freeze(self, job_id: str) -> Json:

@@ -114,7 +114,7 @@ class Client(Base):
         return self.request(requests.cancel(job_id))
 
     def delete(self, job_id: str) -> None:
-        """Forget a job that has ended, with all its files. Raises Conflict while it has not."""
+        """Forget a job that has ended, with all its files. Conflict: it has not, or one that starts from it."""
         self._run(delete(job_id, self.policy))
 
     def freeze(self, job_id: str) -> Json:

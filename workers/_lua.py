@@ -43,8 +43,9 @@ return {'ok'}
 CREATE = Script(
     _APPLY
     + """
--- KEYS record, queue, none, index of status, events, ids, idempotency
--- ARGV id, body hash ('' for no idempotency key), version, token, json, fence, status, score, maxlen, ttl, events
+-- KEYS record, queue, none, index of status, events, ids, idempotency, record and users of the job it starts from
+-- ARGV id, body hash ('' for no idempotency key), version, token, json, fence, status, score, maxlen, ttl,
+--      whether it starts from another job ('' for no), events
 if ARGV[2] ~= '' then
   local earlier = redis.call('HMGET', KEYS[7], 'body', 'job')
   if earlier[1] then
@@ -57,6 +58,10 @@ if redis.call('EXISTS', KEYS[1]) == 1 then
   if redis.call('HGET', KEYS[1], 'token') == ARGV[4] then return {'ok'} end
   return {'exists'}
 end
+if ARGV[11] ~= '' then
+  if redis.call('EXISTS', KEYS[8]) == 0 then return {'no start'} end
+  redis.call('SADD', KEYS[9], ARGV[1])
+end
 if ARGV[2] ~= '' then
   redis.call('HSET', KEYS[7], 'body', ARGV[2], 'job', ARGV[1])
   redis.call('EXPIRE', KEYS[7], ARGV[10])
@@ -64,22 +69,32 @@ if ARGV[2] ~= '' then
 end
 redis.call('ZADD', KEYS[6], 0, ARGV[1])
 apply(KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5],
-      ARGV[1], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9], 11)
+      ARGV[1], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9], 12)
 return {'ok'}
 """
 )
 
+_ENDED = "local ended = {" + ", ".join(f"['{status}'] = true" for status in sorted(TERMINAL)) + "}"
+
 DELETE = Script(
-    """
--- KEYS record, ids, index of status, deleted, idempotency, then all else that is the job's; ARGV id
+    _ENDED
+    + """
+-- KEYS record, deleted, jobs that start from it, idempotency, then what is the job's own, then the indexes
+-- ARGV id, how many keys are its own, record of a job but for its id, whether those that start from it are asked
 if redis.call('EXISTS', KEYS[1]) == 0 then
-  return {redis.call('SISMEMBER', KEYS[4], ARGV[1]) == 1 and 'ok' or 'missing'}
+  return {redis.call('SISMEMBER', KEYS[2], ARGV[1]) == 1 and 'ok' or 'missing'}
 end
-redis.call('SADD', KEYS[4], ARGV[1])
-redis.call('ZREM', KEYS[2], ARGV[1])
-redis.call('ZREM', KEYS[3], ARGV[1])
-if redis.call('HGET', KEYS[5], 'job') == ARGV[1] then redis.call('DEL', KEYS[5]) end
-for i = 6, #KEYS do redis.call('DEL', KEYS[i]) end
+if ARGV[4] == '1' then
+  for _, other in ipairs(redis.call('SMEMBERS', KEYS[3])) do
+    local status = redis.call('HGET', ARGV[3] .. other, 'status')
+    if status and not ended[status] then return {'needed', other, status} end
+  end
+end
+redis.call('SADD', KEYS[2], ARGV[1])
+if redis.call('HGET', KEYS[4], 'job') == ARGV[1] then redis.call('DEL', KEYS[4]) end
+local own = 4 + tonumber(ARGV[2])
+for i = 5, own do redis.call('DEL', KEYS[i]) end
+for i = own + 1, #KEYS do redis.call('ZREM', KEYS[i], ARGV[1]) end
 redis.call('DEL', KEYS[1])
 return {'ok'}
 """
@@ -140,10 +155,8 @@ return {'ok', fresh}
 """
 )
 
-_ENDED = ", ".join(f"['{status}'] = true" for status in sorted(TERMINAL))
-
 ADD_COMMAND = Script(
-    f"local ended = {{{_ENDED}}}"
+    _ENDED
     + """
 -- KEYS record, commands, idempotency; ARGV token, body hash ('' for no idempotency key), ttl, json
 local have = redis.call('HMGET', KEYS[1], 'status', 'command_token', 'command_seq')

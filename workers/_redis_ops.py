@@ -6,6 +6,7 @@ Keys, after the prefix::
     status:<status>         zset of ids, score 0
     queue                   zset of queued ids, score = queue_score
     job:<id>                hash: json, version, fence, status, token, idempotency (its key, where it has one)
+    starts:<id>             set of ids of jobs that start from its weights
     deleted                 set of ids of deleted jobs whose files may still be there
     events:<id>             stream: type, at, data
     freeze:<id>             JSON
@@ -29,7 +30,7 @@ import secrets
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from workers import _lua
+from workers import _lua, _redis_removal
 from workers._redis import MAX_BLOCK_MS, Batch, Call, Eval, Op, Pause, Script
 from workers.jobs.codec import (
     decision_step,
@@ -39,10 +40,18 @@ from workers.jobs.codec import (
     parse_event_id,
     read_record,
     read_records,
+    read_workers,
     write_new_record,
     write_record,
 )
-from workers.jobs.errors import IdempotencyConflict, IllegalTransition, JobNotFound, StaleFence, StoreUnavailable
+from workers.jobs.errors import (
+    IdempotencyConflict,
+    IllegalTransition,
+    JobNotFound,
+    StaleFence,
+    StoreUnavailable,
+    no_start,
+)
 from workers.jobs.memory import IDEMPOTENCY_SECONDS, MAX_EVENTS, matches
 from workers.jobs.ports import Decide
 from workers.jobs.record import (
@@ -56,7 +65,6 @@ from workers.jobs.record import (
     of_queue_score,
     queue_score,
 )
-from workers.jobs.state import may_delete
 
 CHUNK = 128
 MAX_CONFLICTS = 100
@@ -84,9 +92,11 @@ class Ops:
         name, body = idempotency or ("", "")
         data = {"status": record.status, "attempt": record.attempt}
         created = Event(type="job.created", at=record.created_at, data=data)
+        start = record.spec.model.init_from or ""
         keys = (*self._index_keys(new, "none"), self.key("jobs"), self.key("idempotency", name))
+        keys += (self.key("job", start), self.key("starts", start))
         fields = self._fields(new, write_new_record(new))
-        args = (new.id, body, *fields, int(IDEMPOTENCY_SECONDS), *_event_args((created,)))
+        args = (new.id, body, *fields, int(IDEMPOTENCY_SECONDS), start, *_event_args((created,)))
         reply = yield Eval(_lua.CREATE, keys, args)
         match reply:
             case ["ok"]:
@@ -95,6 +105,8 @@ class Ops:
                 return (yield from self.get(job_id)), False
             case ["mismatch"]:
                 raise IdempotencyConflict(name)
+            case ["no start"]:
+                raise no_start(start)
             case _:
                 raise ValueError(f"job {record.id} exists already")
 
@@ -170,25 +182,14 @@ class Ops:
             yield Pause(random.uniform(0.0, min(0.05, 0.001 * 2 ** min(conflict, 6))))
         raise StoreUnavailable(f"job {job_id} is written by too many at once; nothing was changed, try again")
 
-    def delete(self, job_id: str) -> Op[None]:
-        record = self.key("job", job_id)
-        status, idempotency = yield Call(("HMGET", record, "status", "idempotency"))
-        if status is None:
-            raise JobNotFound(job_id)
-        may_delete(job_id, status)  # a terminal status never changes
-        own = [self.key(kind, job_id) for kind in ("events", "freeze", "decisions", "commands")]
-        own += [f"{own[2]}:steps", f"{own[2]}:gone", f"{own[3]}:settled"]
-        indexes = (self.key("jobs"), self.key("status", status), self.key("deleted"))
-        keys = (record, *indexes, idempotency or self.key("idempotency", ""), *own)
-        reply = yield Eval(_lua.DELETE, keys, (job_id,))
-        if reply[0] == "missing":
-            raise JobNotFound(job_id)
+    def delete(self, job_id: str, statuses: Sequence[str]) -> Op[None]:
+        return _redis_removal.delete(self.key, job_id, statuses)
 
     def deleted(self) -> Op[Sequence[str]]:
-        return sorted((yield Call(("SMEMBERS", self.key("deleted")))))
+        return _redis_removal.deleted(self.key)
 
     def files_removed(self, job_id: str) -> Op[None]:
-        yield Call(("SREM", self.key("deleted"), job_id))
+        return _redis_removal.files_removed(self.key, job_id)
 
     def queued(self, limit: int, after: JobRecord | None) -> Op[Sequence[JobRecord]]:
         key, start = self.key("queue"), 0
@@ -367,7 +368,7 @@ class Ops:
         gone = [worker_id for worker_id, text in zip(ids, texts, strict=True) if text is None]
         if gone:  # one that comes back enters itself again with its next heartbeat
             yield Call(("SREM", self.key("workers"), *gone))
-        return [WorkerInfo.model_validate_json(text) for text in texts if text is not None]
+        return read_workers(text for text in texts if text is not None)
 
     def try_lock(self, name: str, holder: str, ttl_seconds: float) -> Op[bool]:
         return bool((yield Eval(_lua.TRY_LOCK, (self.key("lock", name),), (holder, _millis(ttl_seconds)))))

@@ -1,5 +1,6 @@
 """Puts right what crashed workers and lost messages leave behind: expired leases, jobs that wait without a word,
-lost wake-ups, stalled jobs. One reaper at a time, by a lock with a TTL; it runs as a thread in the API's lifespan.
+lost wake-ups, stalled jobs; and deletes what is kept no longer. One reaper at a time, by a lock with a TTL; it runs as
+a thread in the API's lifespan.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from workers.jobs.ports import Decide, JobStore, WakeUp
 from workers.jobs.record import JobRecord, WorkerInfo
 from workers.placement import fits, why_waiting
 from workers.queue_pages import queue_pages
+from workers.retention import Retention
 from workers.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -65,6 +67,7 @@ class Reaper:
         self._judge_from: float | None = None
         self._ahead: float | None = None
         self._marks: dict[str, Mark] = {}
+        self._retention = Retention(store, settings)
 
     def tick(self) -> None:
         """One look. Raises StoreUnavailable.
@@ -96,6 +99,8 @@ class Reaper:
                     logger.warning("job %s: the lease of %s has expired", record.id, record.owner)
                     self._update(record.id, state.reap)
         self._explain()
+        if at >= self._judge_from:  # not by a clock that has just jumped: it may jump back
+            self._retention.round(now, self._lock)
 
     def _lock(self) -> bool:
         """Take the lock, or renew it; whether it is ours."""

@@ -59,7 +59,7 @@ class RedisJobStore:
         return self._driver.run(self._ops.update(job_id, decide))
 
     def delete(self, job_id: str) -> None:
-        self._driver.run(self._ops.delete(job_id))
+        self._driver.run(self._ops.delete(job_id, STATUSES))
 
     def deleted(self) -> Sequence[str]:
         return self._driver.run(self._ops.deleted())
@@ -180,7 +180,7 @@ class AsyncRedisJobStore:
         return await self._driver.run(self._ops.update(job_id, decide))
 
     async def delete(self, job_id: str) -> None:
-        await self._driver.run(self._ops.delete(job_id))
+        await self._driver.run(self._ops.delete(job_id, STATUSES))
 
     async def deleted(self) -> Sequence[str]:
         return await self._driver.run(self._ops.deleted())

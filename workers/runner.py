@@ -195,7 +195,7 @@ class Runner:
             while attempt.guardian.poll() is None:
                 self._tend(attempt)
                 time.sleep(0.05)
-        except (StaleFence, JobNotFound) as error:
+        except (StaleFence, JobNotFound, RecordUnreadable) as error:
             logger.warning("job %s: ending its ranks: %s", record.id, error)
             self._tell(attempt, b"K")
             attempt.guardian.wait()
@@ -286,7 +286,7 @@ class Runner:
         return environ
 
     def _tend(self, attempt: _Attempt) -> None:
-        """Renew, look for orders, pass them on. Raises StaleFence, JobNotFound."""
+        """Renew, look for orders, pass them on. Raises StaleFence, JobNotFound, RecordUnreadable."""
         now, settings, record = time.monotonic(), self._settings, attempt.record
         order: Order | None = "drain" if self._board.draining else None
         limit = record.spec.max_duration_seconds

@@ -42,6 +42,12 @@ class Settings(BaseSettings):
     collective_timeout_seconds: float = Field(600.0, gt=0)
     stall_seconds: float = Field(900.0, gt=0, description="A job without progress for so long is marked stalled.")
     wake_seconds: float = Field(30.0, gt=0, description="An idle worker looks for work this often, message or not.")
+    keep_days: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="A job that ended so many days ago is deleted with all its files; 0: kept for ever.",
+    )
     min_free_mib: int = Field(256, ge=0, description="With less room on the disk of `home` a worker claims nothing.")
     rest_seconds: float = Field(
         60.0, gt=0, description="So long a worker claims nothing after several false starts in a row."

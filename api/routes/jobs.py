@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import Response
@@ -21,6 +21,14 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 _WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,6})(?:$|[,;\s])")
 _METADATA = re.compile(r"metadata\[(.+)\]")
+_METADATA_PARAMETER: dict[str, Any] = {
+    "name": "metadata",
+    "in": "query",
+    "style": "deepObject",
+    "explode": True,
+    "description": "metadata[key]=value: only jobs with this metadata. Repeat it for several keys.",
+    "schema": {"type": "object", "additionalProperties": {"type": "string"}},
+}
 
 
 def _view(placed: Placed) -> JobView:
@@ -74,7 +82,7 @@ async def create(
     return render(_view(placed), status=201, headers=headers)
 
 
-@router.get("", response_model=Page[JobView])
+@router.get("", response_model=Page[JobView], openapi_extra={"parameters": [_METADATA_PARAMETER]})
 async def list_jobs(
     request: Request,
     jobs: JobsDep,
@@ -118,7 +126,10 @@ async def get(
     "/{job_id}/cancel",
     status_code=202,
     response_model=JobView,
-    responses={200: {"model": JobView, "description": "It was asked for before."}},
+    responses={
+        200: {"model": JobView, "description": "It was asked for before."},
+        409: {"description": "ILLEGAL_TRANSITION: the job succeeded or failed."},
+    },
 )
 async def cancel(job_id: JobId, jobs: JobsDep, request: Request) -> Response:
     """Ask for the job's end. A running job checkpoints at a step's boundary and leaves."""
@@ -128,8 +139,14 @@ async def cancel(job_id: JobId, jobs: JobsDep, request: Request) -> Response:
     return render(_view(placed), status=202 if changed else 200, headers=_headers(jobs, placed))
 
 
-@router.delete("/{job_id}", status_code=204, response_class=Response)
+@router.delete(
+    "/{job_id}",
+    status_code=204,
+    response_class=Response,
+    responses={409: {"description": "ILLEGAL_TRANSITION: it, or a job that starts from it, has not ended."}},
+)
 async def delete(job_id: JobId, jobs: JobsDep) -> Response:
-    """Forget a job that has ended, with its logs, checkpoints and artifacts. One that has not ended is a 409."""
+    """Forget a job that has ended, with its logs, checkpoints and artifacts. One that has not ended is a 409, and so is
+    one from whose weights a job starts that has not. One whose record cannot be read goes in any status."""
     await jobs.delete(job_id)
     return Response(status_code=204)

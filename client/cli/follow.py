@@ -39,10 +39,10 @@ def come_back(command: str, job_id: str) -> Iterator[None]:
         raise
 
 
-def follow_to_end(client: Client, job_id: str) -> Json:
-    """Show a job live until it is terminal; its last document."""
+def follow_to_end(client: Client, job_id: str, *, aside: bool = False) -> Json:
+    """Show a job live until it is terminal; its last document. ``aside``: on stderr, since stdout is for a program."""
     job: Json = {}
-    with come_back(f"events -f {job_id}", job_id), JobProgress(console()) as screen:
+    with come_back(f"events -f {job_id}", job_id), JobProgress(console(stderr=aside)) as screen:
         for item in watch(client, job_id):
             screen.show(item)
             if not isinstance(item, Event):

@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
 
-from client.cli.context import BY_STATUS, CANCELLED, FAILED, TIMEOUT, USAGE, Format, JobId, Output, Quiet, fail, state
+from client.api import Client
+from client.cli.context import (
+    BY_STATUS,
+    CANCELLED,
+    FAILED,
+    TIMEOUT,
+    USAGE,
+    Format,
+    JobId,
+    Output,
+    Quiet,
+    exit_code,
+    explain,
+    fail,
+    state,
+)
 from client.cli.follow import come_back, end_code, follow_to_end
 from client.cli.lines import progress_words, status_line
 from client.cli.output import age, duration, emit, emit_pairs, measure
 from client.cli.specfile import SpecFileError, load_spec
-from client.errors import WaitTimeout
+from client.errors import ApiError, WaitTimeout
 from client.flows import Json
+from client.patience import is_away
 from workers.jobs.record import TERMINAL
 
 JobIds = Annotated[list[str], typer.Argument(metavar="JOB...", help="Ids of jobs.")]
@@ -29,7 +46,7 @@ def submit(
     output: Output = Format.table,
     quiet: Quiet = False,
 ) -> None:
-    """Submit a job. With --follow the exit code is that of `wait`."""
+    """Submit a job. With --follow the exit code is that of `wait`; -o json and -q send the following to stderr."""
     try:
         spec = load_spec(spec_file, sets or ())
     except SpecFileError as error:
@@ -44,7 +61,8 @@ def submit(
             return
         show_job(answer, output, quiet)
         if follow:
-            raise typer.Exit(end_code(follow_to_end(client, answer["id"])))
+            aside = quiet or output is Format.json
+            raise typer.Exit(end_code(follow_to_end(client, answer["id"], aside=aside)))
 
 
 def ls(
@@ -78,22 +96,42 @@ def get(ctx: typer.Context, job_id: JobId, output: Output = Format.table, quiet:
 
 
 def cancel(ctx: typer.Context, job_ids: JobIds, output: Output = Format.table, quiet: Quiet = False) -> None:
-    """Ask jobs to stop, whatever they are doing. A repeat is no error."""
-    with state(ctx).client() as client:
-        for job_id in job_ids:
-            job = client.cancel(job_id)
-            if output is Format.json:
-                show_job(job, output, quiet)
-            else:
-                typer.echo(job["id"] if quiet else f"{job['id']} {status_line(job)}")
+    """Ask jobs to stop, whatever they are doing. A repeat is no error, and a refusal holds up no other job."""
+
+    def cancel_one(client: Client, job_id: str) -> None:
+        job = client.cancel(job_id)
+        if output is Format.json:
+            show_job(job, output, quiet)
+        else:
+            typer.echo(job["id"] if quiet else f"{job['id']} {status_line(job)}")
+
+    _each(ctx, job_ids, cancel_one)
 
 
 def delete(ctx: typer.Context, job_ids: JobIds, quiet: Quiet = False) -> None:
-    """Delete jobs that have ended, with their logs, checkpoints and artifacts. There is no way back."""
+    """Delete jobs that have ended, or whose record cannot be read, with all their files. There is no way back."""
+
+    def delete_one(client: Client, job_id: str) -> None:
+        client.delete(job_id)
+        typer.echo(job_id if quiet else f"{job_id} deleted")
+
+    _each(ctx, job_ids, delete_one)
+
+
+def _each(ctx: typer.Context, job_ids: Sequence[str], do: Callable[[Client, str], None]) -> None:
+    """Do it to every job; those that refuse are told on stderr, and the exit code is that of the first of them."""
+    code = 0
     with state(ctx).client() as client:
         for job_id in job_ids:
-            client.delete(job_id)
-            typer.echo(job_id if quiet else f"{job_id} deleted")
+            try:
+                do(client, job_id)
+            except ApiError as error:
+                if is_away(error):
+                    raise
+                typer.echo(explain(error), err=True)
+                code = code or exit_code(error)
+    if code:
+        raise typer.Exit(code)
 
 
 def wait(

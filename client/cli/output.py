@@ -16,10 +16,11 @@ from rich.table import Table
 from client.cli.context import Format
 
 
-def console() -> Console:
-    """Of the current stdout; made anew for each use, since tests and pipes swap it. A pipe gets wide lines."""
-    wide = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-    return Console(soft_wrap=True, width=140 if wide else None)
+def console(*, stderr: bool = False) -> Console:
+    """Of stdout, or of stderr, as they are now: tests and pipes swap them. A pipe gets wide lines."""
+    stream = sys.stderr if stderr else sys.stdout
+    wide = not stream.isatty() and "COLUMNS" not in os.environ
+    return Console(soft_wrap=True, width=140 if wide else None, stderr=stderr)
 
 
 def emit_json(document: Any) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.contract.test_job_store import claimed, leave, record
 from workers.jobs import state
-from workers.jobs.errors import RecordUnreadable, SpecInvalid
+from workers.jobs.errors import JobNotFound, RecordUnreadable, SpecInvalid
 from workers.jobs.ports import Change, JobStore
 from workers.jobs.record import JobRecord, Progress
 
@@ -92,3 +92,22 @@ def test_one_by_itself_says_what_is_wrong_and_stays(store: JobStore, spoil: Spoi
 
 def touch(found: JobRecord, _: float) -> Change:
     return Change(found.model_copy(update={"run_seconds": 1.0}))
+
+
+@pytest.mark.parametrize("text", ["{", '{"id": "job_1"}'])
+def test_one_can_be_deleted_whatever_its_status_was(store: JobStore, spoil: Spoil, text: str) -> None:
+    waiting, held, sound = (
+        store.create(record(), idempotency=("key", "hash"))[0],
+        claimed(store),
+        store.create(record())[0],
+    )
+    for job in (waiting, held):
+        spoil(job.id, text)
+        store.delete(job.id)
+        with pytest.raises(JobNotFound):
+            store.get(job.id)
+    assert store.deleted() == sorted([waiting.id, held.id])
+    assert (store.counts(), store.places([waiting.id, sound.id])) == ({"queued": 1}, {sound.id: 1})
+    assert store.create(record(), idempotency=("key", "hash"))[1], "its key is free again"
+    with pytest.raises(JobNotFound):  # who still runs it is told to stop
+        store.update(held.id, partial(state.renew, fence=1, lease_seconds=60))

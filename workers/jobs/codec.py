@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from workers.jobs.errors import Problem, RecordUnreadable, SpecInvalid
-from workers.jobs.record import Command, Event, JobRecord
+from workers.jobs.record import Command, Event, JobRecord, WorkerInfo
 
 _log = logging.getLogger(__name__)
 _EVENT_ID = re.compile(r"([0-9]{1,19})(?:-([0-9]{1,19}))?")
@@ -59,6 +59,14 @@ def read_record(job_id: str, text: str) -> JobRecord:
         raise RecordUnreadable(job_id, f"{where}: {fault['msg']}" if where else fault["msg"]) from error
 
 
+def is_record(job_id: str, text: str | None) -> bool:
+    """Whether :func:`read_record` can read it."""
+    try:
+        return text is not None and bool(read_record(job_id, text))
+    except RecordUnreadable:
+        return False
+
+
 def read_records(texts: Iterable[tuple[str, str]]) -> list[JobRecord]:
     """Records of ``(job id, text)``, in that order; one that cannot be read is logged and left out."""
     found = []
@@ -67,6 +75,17 @@ def read_records(texts: Iterable[tuple[str, str]]) -> list[JobRecord]:
             found.append(read_record(job_id, text))
         except RecordUnreadable as error:
             _log.warning("left out: %s", error)
+    return found
+
+
+def read_workers(texts: Iterable[str]) -> list[WorkerInfo]:
+    """Workers of these texts, in that order; one of another version, say, is logged and left out: the others go on."""
+    found = []
+    for text in texts:
+        try:
+            found.append(WorkerInfo.model_validate_json(text))
+        except ValidationError as error:
+            _log.warning("left out a worker: %s", error.errors(include_url=False)[0])
     return found
 
 

@@ -70,5 +70,10 @@ class SpecInvalid(JobError):
         self.problems = problems
 
 
+def no_start(job_id: str) -> SpecInvalid:
+    """The job whose weights a new one would start from is not there."""
+    return SpecInvalid([Problem("/model/init_from", f"there is no job {job_id!r}", "NOT_FOUND")])
+
+
 class StoreUnavailable(JobError):
     """The store cannot be reached."""

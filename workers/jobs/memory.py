@@ -15,6 +15,7 @@ from workers.jobs.codec import (
     decision_step,
     dumps,
     freeze_counts,
+    is_record,
     outcome_event,
     parse_event_id,
     read_record,
@@ -22,10 +23,17 @@ from workers.jobs.codec import (
     write_new_record,
     write_record,
 )
-from workers.jobs.errors import IdempotencyConflict, IllegalTransition, JobNotFound, StaleFence, StoreUnavailable
+from workers.jobs.errors import (
+    IdempotencyConflict,
+    IllegalTransition,
+    JobNotFound,
+    StaleFence,
+    StoreUnavailable,
+    no_start,
+)
 from workers.jobs.ports import Decide
-from workers.jobs.record import LEASED, Command, CommandAction, Event, JobRecord, WorkerInfo, queue_score
-from workers.jobs.state import may_delete
+from workers.jobs.record import LEASED, TERMINAL, Command, CommandAction, Event, JobRecord, WorkerInfo, queue_score
+from workers.jobs.state import may_delete, still_needed
 
 IDEMPOTENCY_SECONDS = 24 * 3600.0
 MAX_EVENTS = 10_000
@@ -50,6 +58,7 @@ class MemoryJobStore:
         self._freeze_counts: dict[str, int] = defaultdict(int)
         self._superseded: dict[str, set[int]] = defaultdict(set)
         self._commands: dict[str, list[str]] = defaultdict(list)
+        self._starts: dict[str, set[str]] = defaultdict(set)
         self._deleted: set[str] = set()
         self._workers: dict[str, tuple[WorkerInfo, float]] = {}
         self._locks: dict[str, tuple[str, float]] = {}
@@ -79,6 +88,10 @@ class MemoryJobStore:
             if record.id in self._records:
                 raise ValueError(f"job {record.id} exists already")
             text = write_new_record(record.model_copy(update={"version": 1}))
+            if (start := record.spec.model.init_from) is not None:
+                if start not in self._records:
+                    raise no_start(start)
+                self._starts[start].add(record.id)
             if idempotency is not None:
                 until = self._clock() + IDEMPOTENCY_SECONDS
                 self._idempotency[idempotency[0]] = (idempotency[1], record.id, until)
@@ -144,7 +157,11 @@ class MemoryJobStore:
         with self._open():
             if job_id not in self._statuses:
                 raise JobNotFound(job_id)
-            may_delete(job_id, self._statuses[job_id])
+            readable = is_record(job_id, self._records[job_id])
+            may_delete(job_id, self._statuses[job_id], readable=readable)
+            for other in self._starts[job_id] if readable else ():
+                if (its_status := self._statuses.get(other, "failed")) not in TERMINAL:
+                    raise still_needed(job_id, self._statuses[job_id], other, its_status)
             for kept in (
                 self._records,
                 self._statuses,
@@ -153,6 +170,7 @@ class MemoryJobStore:
                 self._decisions,
                 self._superseded,
                 self._commands,
+                self._starts,
             ):
                 kept.pop(job_id, None)
             self._idempotency = {key: made for key, made in self._idempotency.items() if made[1] != job_id}

@@ -49,7 +49,7 @@ class JobStore(Protocol):
 
         Raises:
             IdempotencyConflict: the key was used with another body.
-            SpecInvalid: the record could not be read again.
+            SpecInvalid: the record could not be read again, or the job whose weights it starts from is not there.
         """
 
     def created_with(self, idempotency: tuple[str, str]) -> JobRecord | None:
@@ -98,11 +98,12 @@ class JobStore(Protocol):
     def delete(self, job_id: str) -> None:
         """Forget a job that has ended: record, events, freezing, commands, its idempotency key; all or nothing.
 
+        One whose record cannot be read goes in any status: it can neither run on nor be cancelled.
         Its files are not the store's: the id stays in :meth:`deleted` until they are gone, whatever crashes meanwhile.
 
         Raises:
             JobNotFound.
-            IllegalTransition: it has not ended.
+            IllegalTransition: it has not ended, or one that has not ended starts from its weights.
         """
 
     def deleted(self) -> Sequence[str]:
@@ -181,7 +182,7 @@ class JobStore(Protocol):
     def remove_worker(self, worker_id: str) -> None: ...
 
     def workers(self) -> Sequence[WorkerInfo]:
-        """Workers whose heartbeat has not expired."""
+        """Workers whose heartbeat has not expired; one that cannot be read is left out, with a line in the log."""
 
     def try_lock(self, name: str, holder: str, ttl_seconds: float) -> bool:
         """Take or renew a named lock with a TTL."""

@@ -113,6 +113,21 @@ class ResourcesSpec(Strict):
 class JobSpec(Strict):
     """One training job."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "name": "first",
+                    "model": {"name": "resnet-small"},
+                    "data": {"name": "mnist5k"},
+                    "training": {"epochs": 6},
+                    "freeze": {"policy": "smartfrz"},
+                    "resources": {"processes_per_worker": 2},
+                }
+            ]
+        }
+    )
+
     spec_version: Literal[1] = 1
     name: Name
     model: ModelSpec

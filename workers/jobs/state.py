@@ -215,8 +215,14 @@ def mark_stalled(record: JobRecord, now: float, *, stalled: bool) -> Change | No
     return Change(record.model_copy(update={"stalled": stalled, "updated_at": now}), (event,))
 
 
-def may_delete(job_id: str, status: str) -> None:
-    """Only what has ended can be deleted. Raises IllegalTransition."""
-    if status not in TERMINAL:
+def may_delete(job_id: str, status: str, *, readable: bool) -> None:
+    """Only what has ended can be deleted, and what nobody can read: it can never end. Raises IllegalTransition."""
+    if readable and status not in TERMINAL:
         first = "" if status == "cancelling" else "cancel it first, and "
         raise IllegalTransition(job_id, status, "delete", f"{first}delete it when it has ended")
+
+
+def still_needed(job_id: str, status: str, other: str, its_status: str) -> IllegalTransition:
+    """The weights of the job are the start of another one that has not ended: it could not begin, or begin again."""
+    advice = f"job {other}, which is {its_status}, starts from its weights; delete it when that one has ended"
+    return IllegalTransition(job_id, status, "delete", advice)

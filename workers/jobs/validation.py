@@ -27,6 +27,8 @@ _GREY = ("mnist5k", "fashion-mnist", "folder")
 """Data sets with an option for the channels."""
 _TOKENIZER = "minilm-l6"
 """Package with the tokenizer that user code gets for text."""
+MAX_SEED = 2**63 - 1
+"""torch takes no seed of more than 64 bits, and each rank's is a little larger than the job's."""
 _HINTS = {"extra_forbidden": "UNKNOWN_OPTION", "missing": "MISSING_OPTION"}
 
 
@@ -145,10 +147,13 @@ def _cache_problems(section: dict[str, Any], settings: Settings) -> list[Problem
 
 
 def _training_problems(spec: JobSpec) -> list[Problem]:
-    if spec.training.early_stop is None or spec.data.validation_ratio > 0.0:
-        return []
-    text = "early stop needs data to watch: set /data/validation_ratio, for example to 0.1"
-    return [Problem("/training/early_stop", text, "MISSING_VALIDATION")]
+    problems = []
+    if spec.training.seed > MAX_SEED:
+        problems.append(Problem("/training/seed", f"the seed must be at most {MAX_SEED}", "SEED_TOO_LARGE"))
+    if spec.training.early_stop is not None and spec.data.validation_ratio == 0.0:
+        text = "early stop needs data to watch: set /data/validation_ratio, for example to 0.1"
+        problems.append(Problem("/training/early_stop", text, "MISSING_VALIDATION"))
+    return problems
 
 
 def _resource_problems(spec: JobSpec, settings: Settings) -> list[Problem]:

@@ -7,6 +7,7 @@ look: between two looks the ranks exchange nothing.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -61,16 +62,19 @@ class ControlPoint:
         start_step: int,
         checkpoint_seconds: float | None,
         every_seconds: float = 1.0,
+        max_growth: float = math.inf,
         take: Callable[[int], Sequence[Taken]] = lambda step: (),  # noqa: ARG005
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Args:
         checkpoint_seconds: time between checkpoints; ``None`` when they are counted in steps.
+        max_growth: the way to the next look is at most so many times as long as the last one: where the first steps
+            may be much faster than what follows, they must not put the next look off for minutes.
         take: called on rank 0 with the step of a look: new freeze commands.
         """
         self._take = take
         self._path, self._ranks, self._clock = path, ranks, clock
-        self._checkpoint_seconds, self._every = checkpoint_seconds, every_seconds
+        self._checkpoint_seconds, self._every, self._max_growth = checkpoint_seconds, every_seconds, max_growth
         self._looked_at_step = start_step
         self._looked_at = self._saved_at = clock()
         self.next_step = start_step + 1
@@ -87,7 +91,10 @@ class ControlPoint:
         if self._ranks.leads:
             now = self._clock()
             save = self._checkpoint_seconds is not None and now - self._saved_at >= self._checkpoint_seconds
-            upcoming = next_look(step, now - self._looked_at, step - self._looked_at_step, self._every)
+            steps = step - self._looked_at_step
+            upcoming = next_look(step, now - self._looked_at, steps, self._every)
+            if self._max_growth < math.inf:
+                upcoming = min(upcoming, step + int(self._max_growth * max(1, steps)))
             taken = tuple(self._take(step))
             message = [_CODES[read_control(self._path)], int(save), upcoming, len(taken)]
             self._looked_at, self._looked_at_step = now, step

@@ -164,7 +164,7 @@ def between_batches(run: Run, teller: Teller) -> Callable[[int, int], None]:
 
     The callable raises Stopped, and OwnershipLost.
     """
-    control = ControlPoint(run.files.control, run.ranks, start_step=0, checkpoint_seconds=None)
+    control = ControlPoint(run.files.control, run.ranks, start_step=0, checkpoint_seconds=None, max_growth=2.0)
     began = time.perf_counter()
 
     def look(done: int, of: int) -> None:

@@ -56,6 +56,34 @@ async def test_a_job_that_has_not_ended_is_a_409_that_says_what_to_do(world: Any
     assert (await world.client.get(f"/v1/jobs/{job_id}")).json()["status"] == status
 
 
+@pytest.mark.parametrize("status", ["queued", "running"])
+async def test_a_job_whose_record_cannot_be_read_says_that_it_can_be_deleted_and_can(world: Any, status: str) -> None:
+    bad, good = await world.submit(), await world.submit()
+    if status == "running":
+        world.attempt(bad, world.run(bad))
+    world.store._records[bad] = "{"
+    answer = await world.client.post(f"/v1/jobs/{bad}/cancel")
+    assert (answer.status_code, answer.json()["metadata"]) == (500, {"job_id": bad})
+    assert "delete it" in answer.json()["detail"]
+    assert (await world.client.delete(f"/v1/jobs/{bad}")).status_code == 204
+    assert (await world.client.get(f"/v1/jobs/{bad}")).status_code == 404
+    assert not JobFiles(world.settings.home, bad).root.exists()
+    assert world.store.counts() == {"queued": 1}
+    assert (await world.client.get(f"/v1/jobs/{good}")).json()["queue"]["position"] == 1
+
+
+async def test_the_start_of_a_job_that_waits_is_a_409_that_names_the_job(world: Any) -> None:
+    start, files = await ended(world)
+    files.attempt(1).artifacts.mkdir()
+    files.attempt(1).weights.touch()
+    user = await world.submit(model={"name": "minilm-l6", "init_from": start})
+    answer = await world.client.delete(f"/v1/jobs/{start}")
+    assert (answer.status_code, answer.json()["code"]) == (409, "ILLEGAL_TRANSITION")
+    assert user in answer.json()["detail"]
+    await world.client.post(f"/v1/jobs/{user}/cancel")
+    assert (await world.client.delete(f"/v1/jobs/{start}")).status_code == 204
+
+
 async def test_a_crash_between_record_and_files_is_made_good_at_the_next_start(
     world: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,4 +131,4 @@ async def test_a_job_without_files_can_be_deleted(world: Any) -> None:
 async def test_the_operation_is_described(world: Any) -> None:
     document = (await world.client.get("/openapi.json")).json()
     operation = document["paths"]["/v1/jobs/{job_id}"]["delete"]
-    assert set(operation["responses"]) == {"204", "default"}
+    assert set(operation["responses"]) == {"204", "409", "default"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import stat
 from pathlib import Path
 from typing import Any
@@ -168,3 +170,87 @@ async def test_made_up_methods_make_no_series(world: Any) -> None:
     text = (await world.client.get("/metrics")).text
     assert "FOO" not in text
     assert 'code="401",method="(other)",route="(none)"} 2.0' in text
+
+
+async def test_a_405_names_every_method_of_the_path(world: Any) -> None:
+    for path, methods in (
+        ("/v1/jobs", "GET, HEAD, POST"),
+        ("/v1/jobs/job_0", "DELETE, GET, HEAD"),
+        ("/livez", "GET, HEAD"),
+    ):
+        answer = await world.client.put(path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, methods)
+        assert methods in answer.json()["detail"]
+
+
+async def test_a_404_of_a_path_says_where_the_paths_are(world: Any) -> None:
+    for path in ("/v1/jobs/", "/v1/nowhere"):
+        detail = (await world.client.get(path)).json()["detail"]
+        assert "/openapi.json" in detail
+        assert ("slash" in detail) == path.endswith("/")
+
+
+@pytest.mark.parametrize(
+    "path", ["/livez", "/readyz", "/v1/jobs", "/v1/models/resnet-small", "/metrics", "/openapi.json"]
+)
+async def test_head_is_get_without_the_body(world: Any, path: str) -> None:
+    head, get = await world.client.head(path), await world.client.get(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == get.headers["content-type"]
+
+
+async def test_head_of_what_is_not_there_or_not_allowed_has_no_body_either(world: Any) -> None:
+    async with world.connect() as stranger:
+        refused = await stranger.head("/v1/jobs")
+    missing = await world.client.head("/v1/jobs/job_0")
+    assert [(answer.status_code, answer.content) for answer in (refused, missing)] == [(401, b""), (404, b"")]
+
+
+@pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded", "application/jsonish"])
+async def test_a_body_that_is_not_sent_as_json_is_a_415_that_says_how(
+    world: Any, make_spec: Any, kind: str | None
+) -> None:
+    headers = {} if kind is None else {"Content-Type": kind}
+    answer = await world.client.post("/v1/jobs", content=json.dumps(make_spec()), headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (415, "UNSUPPORTED_MEDIA_TYPE")
+    assert "Content-Type: application/json" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("kind", ["application/json", "Application/JSON; charset=utf-8", "application/problem+json"])
+async def test_json_is_known_by_its_type(world: Any, make_spec: Any, kind: str) -> None:
+    answer = await world.client.post("/v1/jobs", content=json.dumps(make_spec()), headers={"Content-Type": kind})
+    assert answer.status_code == 201
+
+
+async def test_a_compressed_body_is_a_415(world: Any, make_spec: Any) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    body = gzip.compress(json.dumps(make_spec()).encode())
+    answer = await world.client.post("/v1/jobs", content=body, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (415, "UNSUPPORTED_MEDIA_TYPE")
+    assert "as it is" in answer.json()["detail"]
+
+
+async def test_openapi_gives_every_error_its_body(world: Any) -> None:
+    document = (await world.client.get("/openapi.json")).json()
+    told = [
+        response
+        for operations in document["paths"].values()
+        for operation in operations.values()
+        for status, response in operation["responses"].items()
+        if status == "default" or status >= "400"
+    ]
+    assert len(told) > len(document["paths"])
+    assert all(PROBLEM in response["content"] for response in told)
+
+
+async def test_openapi_tells_of_files_filters_and_a_whole_spec(world: Any, make_world: Any) -> None:
+    document = (await world.client.get("/openapi.json")).json()
+    paths, schemas = document["paths"], document["components"]["schemas"]
+    file = paths["/v1/jobs/{job_id}/artifacts/{path}"]["get"]["responses"]
+    assert [list(file[status]["content"]) for status in ("200", "206", "416")] == [["application/octet-stream"]] * 2 + [
+        [PROBLEM]
+    ]
+    (metadata,) = [p for p in paths["/v1/jobs"]["get"]["parameters"] if p["name"] == "metadata"]
+    assert (metadata["style"], metadata["explode"]) == ("deepObject", True)
+    (example,) = schemas["JobSpec"]["examples"]
+    assert (await world.client.post("/v1/jobs", json=example)).status_code == 201

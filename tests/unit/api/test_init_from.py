@@ -64,3 +64,9 @@ async def test_a_job_whose_files_are_gone(world: Any, make_spec: Any) -> None:
 async def test_what_is_no_id(world: Any, make_spec: Any, text: str) -> None:
     pointer, _, _ = await refusal(world, make_spec, text)
     assert pointer == "/model/init_from"
+
+
+async def test_a_job_whose_record_cannot_be_read(world: Any, make_spec: Any) -> None:
+    source = await world.submit()
+    world.store._records[source] = "{"
+    assert (await refusal(world, make_spec, source))[:2] == ("/model/init_from", "RECORD_UNREADABLE")

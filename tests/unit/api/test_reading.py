@@ -230,6 +230,36 @@ async def test_no_artifact_leads_out(world: Any, path: str) -> None:
     assert (await get(world, f"/v1/jobs/{job_id}/artifacts/{path}", 404))["code"] == "ARTIFACT_NOT_FOUND"
 
 
+@pytest.mark.parametrize(
+    ("asked", "status", "text"),
+    [
+        ("bytes=9-", 416, None),
+        ("bytes=3-1", 200, "newer"),
+        ("bytes=abc", 200, "newer"),
+        ("items=0-1", 200, "newer"),
+        ("nonsense", 200, "newer"),
+        ("bytes=-2", 206, "er"),
+    ],
+)
+async def test_a_range_outside_the_file_is_a_problem_and_one_that_is_none_is_ignored(
+    world: Any, asked: str, status: int, text: str | None
+) -> None:
+    job_id = await world.submit()
+    artifacts = world.attempt(job_id).artifacts
+    artifacts.mkdir()
+    (artifacts / "report.json").write_text("newer")
+    answer = await world.client.get(f"/v1/jobs/{job_id}/artifacts/report.json", headers={"Range": asked})
+    assert answer.status_code == status
+    if text is not None:
+        assert answer.text == text
+        return
+    assert (answer.headers["content-type"], answer.json()["code"]) == (
+        "application/problem+json",
+        "RANGE_NOT_SATISFIABLE",
+    )
+    assert answer.headers["content-range"] == "bytes */5"
+
+
 # --- catalog, workers, queue, gauges
 
 

@@ -76,3 +76,37 @@ async def test_what_is_no_json_is_a_problem_too(world: Any, body: bytes) -> None
 
 def test_what_a_store_can_keep_passes() -> None:
     assert check('{"a": [1.5, -2e10, "ä😀", null, true]}'.encode()) is None
+
+
+@pytest.mark.parametrize(
+    "document", [{f"k{i}": 1 for i in range(10_001)}, {"a": [0] * 10_001}, {"a": {"b": [{}] * 10_001}}]
+)
+def test_no_document_is_larger_than_anything_that_is_meant(document: object) -> None:
+    assert check(json.dumps(document).encode()) == "it holds more than 10000 fields and items"
+
+
+def test_a_long_list_passes() -> None:
+    assert check(json.dumps({"pin": ["u"] * 9_000}).encode()) is None
+
+
+@pytest.mark.parametrize("part", ["", "freeze", "model"])
+async def test_a_body_full_of_faults_gets_an_answer_that_stays_small(world: Any, make_spec: Any, part: str) -> None:
+    faults = {f"k{i}": 1 for i in range(9_000)}
+    spec = make_spec()
+    if part == "":
+        spec |= faults
+    elif part == "freeze":
+        spec["freeze"] = faults
+    else:
+        spec["model"]["options"] = faults
+    answer = await world.client.post("/v1/jobs", json=spec)
+    body = answer.json()
+    assert (answer.status_code, len(body["errors"]), body["metadata"]) == (422, 100, {"errors": 9_000})
+    assert len(answer.content) < 150_000
+    assert body["errors"][0]["pointer"].endswith("/k0")
+
+
+async def test_a_name_of_a_megabyte_is_not_sent_back(world: Any, make_spec: Any) -> None:
+    for spec in (make_spec(**{"x" * 900_000: 1}), make_spec(model={"name": "x" * 900_000})):
+        answer = await world.client.post("/v1/jobs", json=spec)
+        assert (answer.status_code, len(answer.content) < 10_000) == (422, True)

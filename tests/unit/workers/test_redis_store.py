@@ -145,3 +145,16 @@ def test_a_blocking_read_ends_before_the_client_gives_up() -> None:
     step = next(Ops("p:").wait_events({"j": "0"}, 3_600_000))
     assert isinstance(step, Call)
     assert step.args[:5] == ("XREAD", "COUNT", 100, "BLOCK", MAX_BLOCK_MS)
+
+
+@pytest.mark.parametrize("text", ["{", '{"id": "w2"}'])
+def test_a_worker_that_cannot_be_read_hides_no_other(
+    store: RedisJobStore, store_url: StoreUrl, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("w1", "w2", "w3"):
+        store.put_worker(WorkerInfo(id=name, host="h", pid=1, started_at=1.0, heartbeat_at=1.0), 60.0)
+    driver = Driver(store_url.url)
+    driver.client.set(f"{store_url.prefix}worker:w2", text)
+    driver.close()
+    assert [worker.id for worker in store.workers()] == ["w1", "w3"]
+    assert "left out a worker" in caplog.text

@@ -278,6 +278,16 @@ def test_a_stale_fence_ends_the_ranks_at_once_and_leaves_the_record_alone(bench:
     assert not any(proctree.alive(pid) for pid in bench.pids(job))
 
 
+def test_a_record_that_goes_bad_under_its_ranks_ends_them_and_the_queue_goes_on(bench: Bench) -> None:
+    bad, good = bench.submit(spec(1, priority=5, metadata={"steps": 10_000})), bench.submit(spec(1))
+    bench.work_aside()
+    until(lambda: bench.pids(bad))
+    bench.store._records[bad] = "{"
+    bench.join()
+    assert not any(proctree.alive(pid) for pid in bench.pids(bad))
+    assert bench.store.get(good).status == "succeeded"
+
+
 def test_training_goes_on_while_the_store_is_away(bench: Bench) -> None:
     job = bench.submit(spec(metadata={"steps": 60}))
     bench.work_aside()

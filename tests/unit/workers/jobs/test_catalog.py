@@ -55,6 +55,7 @@ LONG = "x" * 300
     [
         ({"model": {"name": "nope"}}, "/model/name", "UNKNOWN_MODEL"),
         ({"data": {"name": "nope"}}, "/data/name", "UNKNOWN_DATASET"),
+        ({"training": {"seed": 2**63}}, "/training/seed", "SEED_TOO_LARGE"),
         ({"model": {"name": "resnet-small", "options": {"wide": 1}}}, "/model/options/wide", "UNKNOWN_OPTION"),
         ({"model": {"name": "resnet-small", "options": {"a/b~": 1}}}, "/model/options/a~1b~0", "UNKNOWN_OPTION"),
         ({"model": {"name": "resnet-small", "options": {"width": "8"}}}, "/model/options/width", "INVALID_OPTION"),

@@ -59,6 +59,19 @@ def test_next_look(elapsed: float, steps: int, expected: int) -> None:
     assert next_look(7, elapsed, steps, 1.0) == expected
 
 
+def test_a_fast_first_step_does_not_put_the_next_look_off_where_growth_is_bounded(tmp_path: Path) -> None:
+    clock = Clock()
+    control = ControlPoint(tmp_path / "c", ALONE, start_step=0, checkpoint_seconds=None, max_growth=2.0, clock=clock)
+    looks = []
+    for step in range(1, 101):
+        clock.now += 0.001 if step == 1 else 0.1
+        if control.due(step):
+            looks.append(clock.now)
+        control.after(step)
+    assert max(b - a for a, b in pairwise(looks)) < 2.0
+    assert len(looks) < 20
+
+
 def test_checkpoints_by_time(tmp_path: Path) -> None:
     clock = Clock()
     control = point(tmp_path / "c", clock, checkpoint_seconds=5.0)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from workers.jobs.layout import JobFiles
 
-_log = logging.getLogger("smartfrz.api")
+_log = logging.getLogger(__name__)
 
 
 def remove_files(files: JobFiles) -> bool:
