@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from client.compare.calendar import levels
+from client.compare.calendar import Point, curves_of, levels
 from client.compare.checks import checks_of
 from client.compare.definition import Comparison
 from client.compare.expand import Run, starts_of
@@ -105,7 +105,7 @@ def _workload_rows(
     reduced = {arm: _of(reports, "allreduce_bytes", "measured") for arm, reports in of_arm.items()}
     share = {arm: ratio(flops[arm], flops["full"]) for arm in of_arm}
     calendar = [arm for arm in of_arm if kinds[arm] in ("full", "shorter")]
-    curve = _curve(calendar, share, accuracy)
+    lengths = {arm: _points(share[arm], accuracy[arm]) for arm in calendar}
     rivals = [arm for arm in of_arm if kinds[arm] in ("early-stop", "policy")]
     early = next((arm for arm in rivals if kinds[arm] == "early-stop"), None)
     rows = []
@@ -137,7 +137,7 @@ def _workload_rows(
             "against": {},
         }
         if arm in rivals:
-            row["equal_compute_difference"] = stat(difference(accuracy[arm], levels(curve, share[arm])))
+            row["equal_compute_difference"] = stat(difference(accuracy[arm], levels(lengths, share[arm])))
             if early is not None and early != arm:
                 row["early_stop_difference"] = stat(difference(accuracy[arm], accuracy[early]))
             row["against"] = {
@@ -150,20 +150,12 @@ def _workload_rows(
                 if rival != arm
             }
         rows.append({key: _json(value) for key, value in row.items()})
-    return rows, curve
+    return rows, curves_of(lengths)
 
 
-def _curve(
-    arms: Sequence[str], share: Mapping[str, Values], accuracy: Mapping[str, Values]
-) -> dict[int, list[tuple[float, float]]]:
-    """By seed: (FLOPs over full training's, accuracy) of full and shortened training, by compute."""
-    points: dict[int, list[tuple[float, float]]] = {}
-    for arm in arms:
-        for seed, x in share[arm].items():
-            y = accuracy[arm].get(seed)
-            if x is not None and y is not None:
-                points.setdefault(seed, []).append((x, y))
-    return {seed: sorted(found) for seed, found in points.items()}
+def _points(share: Values, accuracy: Values) -> dict[int, Point]:
+    """By seed: FLOPs over full training's, and accuracy."""
+    return {seed: (x, y) for seed, x in share.items() if x is not None and (y := accuracy.get(seed)) is not None}
 
 
 def _of(reports: Mapping[int, Json], *path: str) -> Values:
