@@ -14,6 +14,7 @@ from freezer.offline.evaluate import checks, evaluate
 from freezer.offline.summary import Summary, load_summary, merged, save_summary
 from freezer.offline.train import DEFAULTS, Prepared, Recipe, prepare, readable
 from freezer.offline.windows import Example
+from freezer.student import student
 from tests.unit.freezer.offline.made_up import made
 
 EXAMPLES = made("abc", 20, 0)
@@ -62,6 +63,16 @@ def test_attention_beats_the_clock_where_weights_tell(summary: Summary) -> None:
     assert found["dataset left out: roc_auc"]["ok"] is None
     full = evaluate(summary, resamples=10, length=30)["network"]["smartfrz"]["groups"]["a"]
     assert full["windows"] < own["groups"]["a"]["windows"]
+
+
+def test_the_interval_that_speaks_of_other_networks_takes_the_networks_as_the_sample(summary: Summary) -> None:
+    tables = evaluate(summary, resamples=50)
+    own, control = (tables["network"][name] for name in ("smartfrz", "progress-only"))
+    aucs = [group["roc_auc"] for group in own["groups"].values()]
+    gains = [group["roc_auc"] - control["groups"][name]["roc_auc"] for name, group in own["groups"].items()]
+    assert own["mean"]["over_groups"] == student(aucs)
+    assert own["gain_over_progress_only"]["over_groups"] == student(gains)
+    assert tables["dataset"]["smartfrz"]["mean"]["over_groups"] == (None, None), "one group is no sample"
 
 
 def test_a_summary_comes_back_as_it_was(summary: Summary, tmp_path: Path) -> None:
