@@ -6,6 +6,7 @@ estimated (counted on one batch, times the steps), accuracy, seconds and all-red
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -92,7 +93,7 @@ def _workload_rows(
     name: str, of_arm: Mapping[str, Mapping[int, Json]], kinds: Mapping[str, str]
 ) -> tuple[list[Json], dict[int, list[tuple[float, float]]]]:
     accuracy = {arm: _of(reports, "accuracy") for arm, reports in of_arm.items()}
-    flops = {arm: _of(reports, "flops", "this_run") for arm, reports in of_arm.items()}
+    flops = {arm: _flops(reports) for arm, reports in of_arm.items()}
     wall = {arm: _wall(reports) for arm, reports in of_arm.items()}
     train = {arm: _of(reports, "train_seconds") for arm, reports in of_arm.items()}
     places = {arm: {seed: report["measured_in"] for seed, report in reports.items()} for arm, reports in of_arm.items()}
@@ -159,15 +160,20 @@ def _points(share: Values, accuracy: Values) -> dict[int, Point]:
 
 
 def _of(reports: Mapping[int, Json], *path: str) -> Values:
-    """One number of each report, by seed."""
+    """One number of each report, by seed; what is not finite was not measured."""
     values: Values = {}
     for seed, report in reports.items():
         value: Any = report
         for part in path:
             value = value.get(part) if isinstance(value, dict) else None
-        known = isinstance(value, int | float) and not isinstance(value, bool)
+        known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         values[seed] = float(value) if known else None
     return values
+
+
+def _flops(reports: Mapping[int, Json]) -> Values:
+    """None of a run that counted none: it spent some all the same."""
+    return {seed: value or None for seed, value in _of(reports, "flops", "this_run").items()}
 
 
 def _wall(reports: Mapping[int, Json]) -> Values:
@@ -209,4 +215,11 @@ def _run(run: Run, record: Json) -> Json:
     head = {"workload": run.workload, "arm": run.arm, "kind": run.kind, "seed": run.seed, "digest": run.digest}
     about = {name: record.get(name) for name in ("status", "error", "job_id", "tries", "workers")}
     report = record.get("report") or {}
-    return {**head, **about, **{name: report[name] for name in KEPT if name in report}}
+    return {**head, **about, **{name: _finite(report[name]) for name in KEPT if name in report}}
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows no NaN: a loss that is none is null."""
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

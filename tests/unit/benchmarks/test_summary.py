@@ -129,6 +129,17 @@ def test_the_last_line_is_the_mean_over_the_workloads() -> None:
     )
 
 
+def test_a_workload_whose_full_training_is_missing_has_empty_cells_and_counts_in_no_mean() -> None:
+    nothing = dict.fromkeys(("accuracy_difference", "flops_speedup", "flops_ratio", "train_seconds_ratio"))
+    lacking = {**row("b", "smartfrz", 0.0, 1.0), "early_stop_difference": None, "against": {}, **nothing}
+    table = [{**row("a", "smartfrz", -0.001, 2.0), "against": {}}, lacking]
+    kinds = {"a": "scratch", "b": "scratch"}
+    *_, line, mean = confirmed(table, kinds).splitlines()
+    assert [cell.strip() for cell in line.split("|")][1:] == ["b", "scratch", "3", *[""] * 8]
+    assert [cell.strip() for cell in mean.split("|")][5:7] == ["-0.10 (n = 1)", "2.00"]
+    assert against_policies(table, kinds).splitlines()[0] == "|  | a | b |"
+
+
 def test_what_saves_most_by_hand_comes_first_and_the_usual_arms_stay_out() -> None:
     text = chosen_by_hand([row("a", "slow", 0.0, 1.2), row("a", "quick", -0.01, 2.5), *TABLE], {"a": ""}, {"smartfrz"})
     assert [line.split(" | ")[1] for line in text.splitlines()[2:]] == [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from typing import Any
 
 import pytest
@@ -93,6 +95,22 @@ def test_a_run_without_its_full_training_is_in_no_pair() -> None:
     assert linear["accuracy"]["n"] == 2
     assert linear["accuracy_difference"]["n"] == 1
     assert linear["accuracy_difference"]["low"] is None
+
+
+@pytest.mark.parametrize("accuracy", [math.nan, None])
+def test_an_accuracy_that_is_none_is_in_no_pair_and_in_no_mean(accuracy: float | None) -> None:
+    odd = REPORTS | {("linear", 0): {**REPORTS["linear", 0], "accuracy": accuracy, "loss": math.nan}}
+    document = analysed(odd)
+    linear = row(document, "linear")
+    assert linear["accuracy"]["by_seed"] == {"1": 0.93}
+    assert linear["accuracy_difference"]["n"] == linear["equal_compute_difference"]["n"] == 1
+    assert linear["flops_ratio"]["n"] == 2
+    json.dumps(document, allow_nan=False)
+
+
+def test_a_run_that_counted_no_flops_spent_some_all_the_same() -> None:
+    linear = row(analysed(REPORTS | {("linear", 0): report(0.89, 0.0)}), "linear")
+    assert linear["flops_ratio"]["by_seed"].keys() == linear["equal_compute_difference"]["by_seed"].keys() == {"1"}
 
 
 def test_what_failed_or_is_missing_is_named() -> None:
