@@ -95,9 +95,10 @@ def test_scores_of_another_predictor_are_added_to_the_same_windows(summary: Summ
     assert set(merged(summary, others).probabilities["network"]) == {"x"}
 
 
-def test_nothing_is_chosen_on_the_group_that_is_scored() -> None:
+@pytest.mark.parametrize("networks", ["abc", "ab"])
+def test_nothing_is_chosen_on_the_group_that_is_scored(networks: str) -> None:
     """Changing what is known of one group changes neither its epoch nor its calibration."""
-    data = _data("progress-only")
+    data = _data("progress-only", [example for example in EXAMPLES if example.network in networks])
     curves = torch.randn(4, len(data.labels), generator=torch.Generator().manual_seed(1))
     before = honest_probabilities(LeftOut(curves, data.networks), data)
     mine = torch.tensor([network == "a" for network in data.networks])
