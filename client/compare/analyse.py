@@ -14,7 +14,7 @@ from client.compare.calendar import Point, curves_of, levels
 from client.compare.checks import checks_of
 from client.compare.definition import Comparison
 from client.compare.expand import Run, starts_of
-from client.compare.machines import elsewhere
+from client.compare.machines import elsewhere, rivals_elsewhere
 from client.compare.statistics import HOW, difference, ratio, stat
 from client.compare.timeline import timeline
 from client.flows import Json
@@ -109,17 +109,19 @@ def _workload_rows(
     lengths = {arm: _points(share[arm], accuracy[arm]) for arm in calendar}
     rivals = [arm for arm in of_arm if kinds[arm] in ("early-stop", "policy")]
     early = next((arm for arm in rivals if kinds[arm] == "early-stop"), None)
+    against = [of_arm[rival] for rival in (*calendar, *filter(None, [early]))]
     rows = []
     for arm, reports in of_arm.items():
         wall_ratio = stat(quicker(wall, arm, "full"))
         flops_ratio = stat(share[arm], "estimated")
+        held_against = against if arm in rivals else []
+        apart = elsewhere(reports, of_arm.get("full", {})) or rivals_elsewhere(reports, held_against)
         row: dict[str, Any] = {
             "workload": name,
             "arm": arm,
             "kind": kinds[arm],
             "n": len(reports),
-            "notes": sorted({report["note"] for report in reports.values() if report["note"]})
-            + elsewhere(reports, of_arm.get("full", {})),
+            "notes": sorted({report["note"] for report in reports.values() if report["note"]}) + apart,
             "units": next((report.get("units") for report in reports.values()), None),
             "steps": stat(_of(reports, "steps")),
             "frozen_units": stat(_of(reports, "frozen_units")),

@@ -10,7 +10,7 @@ import pytest
 from comparisons import definition, record, report, results
 
 from client.compare import analyse, expand, parse
-from client.compare.machines import ELSEWHERE
+from client.compare.machines import ELSEWHERE, RIVALS_ELSEWHERE
 from client.compare.table import markdown
 
 REPORTS = {
@@ -134,6 +134,17 @@ def test_a_run_that_may_round_otherwise_than_its_full_training_is_marked(kept: d
     document = analysed(reports)
     assert row(document, "linear")["notes"] == ([] if here | kept == here else [ELSEWHERE])
     assert row(document, "full")["notes"] == row(document, "shorter-0.5")["notes"] == []
+
+
+@pytest.mark.parametrize("rival", ["shorter-0.5", "early-stop"])
+def test_a_run_whose_rival_may_round_otherwise_is_marked_too(rival: str) -> None:
+    here = {"device_name": "a processor", "instructions": "AVX2", "threads_per_rank": 1}
+    reports = {key: {**found, "machine": here} for key, found in REPORTS.items()}
+    reports[rival, 0] = {**reports[rival, 0], "machine": here | {"instructions": "AVX512"}}
+    document = analysed(reports)
+    assert row(document, "linear")["notes"] == [RIVALS_ELSEWHERE]
+    assert row(document, rival)["notes"] == [ELSEWHERE]
+    assert row(document, "full")["notes"] == row(document, "shorter-0.75")["notes"] == []
 
 
 def test_a_run_without_full_training_has_nothing_to_differ_from() -> None:
