@@ -31,7 +31,7 @@ def against_full_and_calendar(table: Sequence[Json], kinds: Mapping[str, str]) -
             marked(setting, row),
             points(row["accuracy_difference"], row["n"]),
             _number(row["flops_speedup"]),
-            _number(_inverse(row["train_seconds_ratio"])),
+            _quicker(row["train_seconds_ratio"], row["n"]),
             points(row["equal_compute_difference"], row["n"]),
             points(row["early_stop_difference"], row["n"]),
         )
@@ -100,8 +100,6 @@ def confirmed(table: Sequence[Json], kinds: Mapping[str, str]) -> str:
             continue
         hurried = next((arm for (name, arm) in rows if name == workload and arm.startswith("faster-")), None)
         full = rows.get((workload, "full"), {}).get("accuracy")
-        seconds = row["train_seconds_ratio"]
-        quicker = _inverse(seconds)
         cells.append(
             (
                 workload,
@@ -110,7 +108,7 @@ def confirmed(table: Sequence[Json], kinds: Mapping[str, str]) -> str:
                 f"{100 * full['mean']:.2f}" if full else "",
                 marked(points(row["accuracy_difference"], row["n"]), row),
                 _number(row["flops_speedup"]),
-                "" if quicker is None else f"{quicker:.2f} (n = {seconds['n']})",
+                _quicker(row["train_seconds_ratio"], None),
                 points(row["equal_compute_difference"], row["n"]),
                 rival(row, hurried),
                 rival(row, "early-stop" if (workload, "early-stop") in rows else None),
@@ -218,6 +216,14 @@ def fill(page: Path, parts: Mapping[str, str]) -> None:
 def _inverse(ratio: Json | None) -> float | None:
     """Of a ratio's mean."""
     return 1.0 / ratio["mean"] if ratio and ratio["mean"] else None
+
+
+def _quicker(seconds: Json | None, n: int | None) -> str:
+    """How many times fewer, and of how many seeds where that is not ``n``: few were measured side by side."""
+    times = _inverse(seconds)
+    if seconds is None or times is None:
+        return ""
+    return _number(times) + ("" if seconds["n"] == n else f" (n = {seconds['n']})")
 
 
 def _number(value: float | None) -> str:

@@ -85,6 +85,8 @@ def test_tables_show_signs_intervals_and_gaps() -> None:
     text = against_full_and_calendar(TABLE, kinds)
     assert "| a | scratch | 3 | balanced | -0.10 [-0.20, 0.00] | 1.30 | 1.25 |  | +1.00 |" in text
     assert "| c |" not in text
+    few = against_full_and_calendar([{**row("a", "smartfrz", 0.0, 1.3), "train_seconds_ratio": stat(0.8, n=1)}], kinds)
+    assert "| 1.30 | 1.25 (n = 1) |" in few, "one seed does not pass for three"
     assert "| smartfrz-fast | -0.10 at 0.62 (2) | -0.90 at 0.62 (2) |" in against_policies(TABLE, kinds)
     kept = {"measure": "m", "value": 0.5, "bound": 1.0, "ok": False}
     assert promises([kept, {**kept, "value": None}]).splitlines()[2:] == [
