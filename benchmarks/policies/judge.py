@@ -86,11 +86,13 @@ def _not_below(rival: str, differences: Mapping[str, float | None], expected: in
 
 
 def _early(rows: Sequence[Json], expected: int) -> tuple[float | None, float]:
-    """How many workloads, of how many."""
+    """How many workloads, of how many; a workload counts once early stopping ran with all of its seeds."""
     good = 0
     for row in rows:
         rival = row["against"].get("early-stop")
         if not rival or not rival["accuracy_difference"] or not rival["flops_ratio"]:
+            return None, float(expected)
+        if rival["accuracy_difference"]["n"] < row["n"]:
             return None, float(expected)
         more, less = rival["accuracy_difference"]["mean"], 1.0 - rival["flops_ratio"]["mean"]
         good += min(more, less) >= 0 and max(more, less) > 0

@@ -31,7 +31,7 @@ def against_full_and_calendar(table: Sequence[Json], kinds: Mapping[str, str]) -
             marked(setting, row),
             points(row["accuracy_difference"], row["n"]),
             _number(row["flops_speedup"]),
-            _number(1.0 / row["train_seconds_ratio"]["mean"] if row["train_seconds_ratio"] else None),
+            _quicker(row["train_seconds_ratio"], row["n"]),
             points(row["equal_compute_difference"], row["n"]),
             points(row["early_stop_difference"], row["n"]),
         )
@@ -90,24 +90,25 @@ def confirmed(table: Sequence[Json], kinds: Mapping[str, str]) -> str:
         """The difference, and what the rival spent over what we did."""
         if name is None or not (found := row["against"][name])["accuracy_difference"]:
             return ""
-        spent = 1.0 / found["flops_ratio"]["mean"]
-        return f"{points(found['accuracy_difference'], row['n'])} ({spent:.2f} of our FLOPs)"
+        spent = _inverse(found["flops_ratio"])
+        of_ours = "" if spent is None else f" ({spent:.2f} of our FLOPs)"
+        return points(found["accuracy_difference"], row["n"]) + of_ours
 
     cells = []
     for workload, kind in kinds.items():
         if (row := rows.get((workload, SUBJECT))) is None:
             continue
         hurried = next((arm for (name, arm) in rows if name == workload and arm.startswith("faster-")), None)
-        seconds = row["train_seconds_ratio"]
+        full = rows.get((workload, "full"), {}).get("accuracy")
         cells.append(
             (
                 workload,
                 kind,
                 str(row["n"]),
-                f"{100 * rows[workload, 'full']['accuracy']['mean']:.2f}" if (workload, "full") in rows else "",
+                f"{100 * full['mean']:.2f}" if full else "",
                 marked(points(row["accuracy_difference"], row["n"]), row),
                 _number(row["flops_speedup"]),
-                f"{1.0 / seconds['mean']:.2f} (n = {seconds['n']})" if seconds else "",
+                _quicker(row["train_seconds_ratio"], None),
                 points(row["equal_compute_difference"], row["n"]),
                 rival(row, hurried),
                 rival(row, "early-stop" if (workload, "early-stop") in rows else None),
@@ -117,7 +118,8 @@ def confirmed(table: Sequence[Json], kinds: Mapping[str, str]) -> str:
     if len(ours) > 1:
         compared = ("accuracy_difference", "equal_compute_difference", "early_stop_difference")
         lost, calendar, early = (_over_workloads(ours, measure) for measure in compared)
-        saved = _number(harmonic_mean(row["flops_speedup"] for row in ours))
+        known = [row["flops_speedup"] for row in ours if row["flops_speedup"] is not None]  # none without full training
+        saved = _number(harmonic_mean(known)) if known else ""
         cells.append(("mean", "", "", "", lost, saved, "", calendar, "", early))
     return _table(head, cells)
 
@@ -135,7 +137,7 @@ def against_policies(table: Sequence[Json], kinds: Mapping[str, str]) -> str:
     known = [workload for workload in kinds if any((workload, arm) in rows for arm in arms)]
 
     def cell(row: Json | None) -> str:
-        if row is None or row["accuracy_difference"] is None:
+        if row is None or row["accuracy_difference"] is None or row["flops_ratio"] is None:
             return ""
         found = row["accuracy_difference"]
         return marked(f"{signed(found['mean'])} at {row['flops_ratio']['mean']:.2f} ({found['n']})", row)
@@ -209,6 +211,19 @@ def fill(page: Path, parts: Mapping[str, str]) -> None:
             raise ValueError(f"{page} has no markers {begin.strip()} and {end}")
         text = f"{before}{begin}{part}\n{end}{after}"
     write_text(page, text)
+
+
+def _inverse(ratio: Json | None) -> float | None:
+    """Of a ratio's mean."""
+    return 1.0 / ratio["mean"] if ratio and ratio["mean"] else None
+
+
+def _quicker(seconds: Json | None, n: int | None) -> str:
+    """How many times fewer, and of how many seeds where that is not ``n``: few were measured side by side."""
+    times = _inverse(seconds)
+    if seconds is None or times is None:
+        return ""
+    return _number(times) + ("" if seconds["n"] == n else f" (n = {seconds['n']})")
 
 
 def _number(value: float | None) -> str:

@@ -38,12 +38,22 @@ def load_spec(source: str, overrides: Iterable[str] = ()) -> dict[str, Any]:
 def parse_spec(text: str, *, toml: bool, source: str) -> dict[str, Any]:
     """JSON; TOML where the name says so."""
     try:
-        document = tomllib.loads(text) if toml else json.loads(text)
+        document = tomllib.loads(text) if toml else json.loads(text, object_pairs_hook=_each_once)
     except ValueError as error:
         raise SpecFileError(f"{source} is no {'TOML' if toml else 'JSON'}: {error}") from error
     if not isinstance(document, dict):
         raise SpecFileError(f"{source} must hold one object, the job spec")
     return document
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose names differ: of two with one name JSON would silently keep the last, which TOML refuses."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{name!r} stands twice in one object")
+        found[name] = value
+    return found
 
 
 def set_value(spec: dict[str, Any], override: str) -> None:

@@ -6,14 +6,15 @@ estimated (counted on one batch, times the steps), accuracy, seconds and all-red
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from client.compare.calendar import levels
+from client.compare.calendar import Point, curves_of, levels
 from client.compare.checks import checks_of
 from client.compare.definition import Comparison, Workload
 from client.compare.expand import Run, starts_of
-from client.compare.machines import elsewhere
+from client.compare.machines import elsewhere, rivals_elsewhere
 from client.compare.statistics import HOW, difference, ratio, stat
 from client.compare.timeline import timeline
 from client.flows import Json
@@ -98,7 +99,7 @@ def _workload_rows(
     name: str, of_arm: Mapping[str, Mapping[int, Json]], kinds: Mapping[str, str]
 ) -> tuple[list[Json], dict[int, list[tuple[float, float]]]]:
     accuracy = {arm: _of(reports, "accuracy") for arm, reports in of_arm.items()}
-    flops = {arm: _of(reports, "flops", "this_run") for arm, reports in of_arm.items()}
+    flops = {arm: _flops(reports) for arm, reports in of_arm.items()}
     wall = {arm: _wall(reports) for arm, reports in of_arm.items()}
     train = {arm: _of(reports, "train_seconds") for arm, reports in of_arm.items()}
     places = {arm: {seed: report["measured_in"] for seed, report in reports.items()} for arm, reports in of_arm.items()}
@@ -111,20 +112,22 @@ def _workload_rows(
     reduced = {arm: _of(reports, "allreduce_bytes", "measured") for arm, reports in of_arm.items()}
     share = {arm: ratio(flops[arm], flops["full"]) for arm in of_arm}
     calendar = [arm for arm in of_arm if kinds[arm] in ("full", "shorter")]
-    curve = _curve(calendar, share, accuracy)
+    lengths = {arm: _points(share[arm], accuracy[arm]) for arm in calendar}
     rivals = [arm for arm in of_arm if kinds[arm] in ("early-stop", "policy")]
     early = next((arm for arm in rivals if kinds[arm] == "early-stop"), None)
+    against = [of_arm[rival] for rival in (*calendar, *filter(None, [early]))]
     rows = []
     for arm, reports in of_arm.items():
         wall_ratio = stat(quicker(wall, arm, "full"))
         flops_ratio = stat(share[arm], "estimated")
+        held_against = against if arm in rivals else []
+        apart = elsewhere(reports, of_arm.get("full", {})) or rivals_elsewhere(reports, held_against)
         row: dict[str, Any] = {
             "workload": name,
             "arm": arm,
             "kind": kinds[arm],
             "n": len(reports),
-            "notes": sorted({report["note"] for report in reports.values() if report["note"]})
-            + elsewhere(reports, of_arm.get("full", {})),
+            "notes": sorted({report["note"] for report in reports.values() if report["note"]}) + apart,
             "units": next((report.get("units") for report in reports.values()), None),
             "steps": stat(_of(reports, "steps")),
             "frozen_units": stat(_of(reports, "frozen_units")),
@@ -143,7 +146,7 @@ def _workload_rows(
             "against": {},
         }
         if arm in rivals:
-            row["equal_compute_difference"] = stat(difference(accuracy[arm], levels(curve, share[arm])))
+            row["equal_compute_difference"] = stat(difference(accuracy[arm], levels(lengths, share[arm])))
             if early is not None and early != arm:
                 row["early_stop_difference"] = stat(difference(accuracy[arm], accuracy[early]))
             row["against"] = {
@@ -156,32 +159,29 @@ def _workload_rows(
                 if rival != arm
             }
         rows.append({key: _json(value) for key, value in row.items()})
-    return rows, curve
+    return rows, curves_of(lengths)
 
 
-def _curve(
-    arms: Sequence[str], share: Mapping[str, Values], accuracy: Mapping[str, Values]
-) -> dict[int, list[tuple[float, float]]]:
-    """By seed: (FLOPs over full training's, accuracy) of full and shortened training, by compute."""
-    points: dict[int, list[tuple[float, float]]] = {}
-    for arm in arms:
-        for seed, x in share[arm].items():
-            y = accuracy[arm].get(seed)
-            if x is not None and y is not None:
-                points.setdefault(seed, []).append((x, y))
-    return {seed: sorted(found) for seed, found in points.items()}
+def _points(share: Values, accuracy: Values) -> dict[int, Point]:
+    """By seed: FLOPs over full training's, and accuracy."""
+    return {seed: (x, y) for seed, x in share.items() if x is not None and (y := accuracy.get(seed)) is not None}
 
 
 def _of(reports: Mapping[int, Json], *path: str) -> Values:
-    """One number of each report, by seed."""
+    """One number of each report, by seed; what is not finite was not measured."""
     values: Values = {}
     for seed, report in reports.items():
         value: Any = report
         for part in path:
             value = value.get(part) if isinstance(value, dict) else None
-        known = isinstance(value, int | float) and not isinstance(value, bool)
+        known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         values[seed] = float(value) if known else None
     return values
+
+
+def _flops(reports: Mapping[int, Json]) -> Values:
+    """None of a run that counted none: it spent some all the same."""
+    return {seed: value or None for seed, value in _of(reports, "flops", "this_run").items()}
 
 
 def _wall(reports: Mapping[int, Json]) -> Values:
@@ -223,4 +223,11 @@ def _run(run: Run, record: Json) -> Json:
     head = {"workload": run.workload, "arm": run.arm, "kind": run.kind, "seed": run.seed, "digest": run.digest}
     about = {name: record.get(name) for name in ("status", "error", "job_id", "tries", "workers")}
     report = record.get("report") or {}
-    return {**head, **about, **{name: report[name] for name in KEPT if name in report}}
+    return {**head, **about, **{name: _finite(report[name]) for name in KEPT if name in report}}
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows no NaN: a loss that is none is null."""
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -11,31 +11,41 @@ Point = tuple[float, float]
 """(FLOPs over full training's, accuracy); FLOPs are positive."""
 
 
-def levels(curves: Mapping[int, Sequence[Point]], shares: Mapping[int, float | None]) -> dict[int, float]:
+def levels(lengths: Mapping[str, Mapping[int, Point]], shares: Mapping[int, float | None]) -> dict[int, float]:
     """Accuracy of the calendar by seed, for what an arm spent with that seed.
 
     The length is chosen with hindsight: that of the arm's FLOPs, or any shorter one that was run and is better on the
     mean of the arm's seeds, for full training may be too long.
 
     Args:
-        curves: points of full and shortened training, by seed.
+        lengths: points of full training and of each of its shortened forms, by seed. A length is known by its name:
+            its share of the FLOPs may differ a little from seed to seed.
         shares: FLOPs of the arm over full training's, by seed. Seeds outside of their curve are left out: nothing is
             extrapolated.
     """
+    curves = curves_of(lengths)
     found = {
         seed: level
         for seed, x in shares.items()
         if x is not None and (level := interpolate(curves.get(seed, ()), x)) is not None
     }
-    if not found:
-        return {}
-    of = [dict(curves[seed]) for seed in found]
-    within = min(x for seed in found if (x := shares[seed]) is not None)
-    for length in sorted(set.intersection(*(set(points) for points in of))):
-        at = {seed: points[length] for seed, points in zip(found, of, strict=True)}
-        if length < within and fmean(at.values()) > fmean(found.values()):
+    spent = {seed: x for seed, x in shares.items() if seed in found and x is not None}
+    for points in lengths.values():
+        if not spent or not all(seed in points and points[seed][0] <= x for seed, x in spent.items()):
+            continue
+        at = {seed: points[seed][1] for seed in found}
+        if fmean(at.values()) > fmean(found.values()):
             found = at
     return found
+
+
+def curves_of(lengths: Mapping[str, Mapping[int, Point]]) -> dict[int, list[Point]]:
+    """The points of each seed, by compute."""
+    curves: dict[int, list[Point]] = {}
+    for points in lengths.values():
+        for seed, point in points.items():
+            curves.setdefault(seed, []).append(point)
+    return {seed: sorted(points) for seed, points in curves.items()}
 
 
 def interpolate(points: Sequence[Point], x: float) -> float | None:

@@ -46,6 +46,8 @@ MEASURES = (
 )
 """What can have a bound. ``*_speedup`` is full training over the arm."""
 _NAME = re.compile(r"[A-Za-z0-9]+([._-][A-Za-z0-9]+)*")
+_LONGEST = 64
+"""Characters of a name: workload, arm and seed together name a file."""
 _KEYS = {"name", "seeds", "workloads", "arms", "bounds", "test_from"}
 
 
@@ -155,6 +157,10 @@ def _named(value: object, pointer: str) -> Json:
         if not _NAME.fullmatch(name):
             raise ComparisonError(
                 pointer + pointer_of(name), "names are letters and digits joined by single . _ or - (they name files)"
+            )
+        if len(name) > _LONGEST:
+            raise ComparisonError(
+                pointer + pointer_of(name), f"names have at most {_LONGEST} characters (they name files)"
             )
     return value
 

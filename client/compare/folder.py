@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from client.compare.expand import Run, starts_of
-from client.files import sole_owner, write_json
+from client.files import sole_owner, write_json, write_text
 from client.flows import Json
 
 Standing = Literal["done", "new", "changed", "failed", "again"]
@@ -78,8 +78,8 @@ class Folder:
     def token(self) -> str:
         """A name of its own."""
         path = self.runs / ".token"
-        if not path.exists():
-            path.write_text(secrets.token_hex(8), encoding="utf-8")
+        if not path.exists() or not path.read_text(encoding="utf-8"):
+            write_text(path, secrets.token_hex(8))  # whole: two folders with half a name would share their jobs
         return path.read_text(encoding="utf-8")
 
 

@@ -1,16 +1,16 @@
-"""Means over seeds with their intervals. Pure; standard library alone."""
+"""Means over seeds with their intervals. Pure."""
 
 from __future__ import annotations
 
 import functools
-import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Literal
 
 from client.flows import Json
+from freezer.student import student
 
 RESAMPLES = 4000
 CONFIDENCE = 0.95
@@ -20,9 +20,6 @@ HOW = (
     f"there is none. The JSON holds a percentile bootstrap beside it ({RESAMPLES} resamples, seed {SEED}), which is "
     "too narrow for few seeds: of three it is no more than their range"
 )
-_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
-      2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042)  # fmt: skip
-"""97.5 % quantile of Student's t by degrees of freedom, from 1; beyond them the last, which is a little too wide."""
 Source = Literal["measured", "estimated"]
 
 
@@ -55,15 +52,6 @@ def stat(by_seed: Mapping[int, float | None], source: Source = "measured") -> St
     values = tuple(known.values())
     low, high = student(values)
     return Stat(known, fmean(values), low, high, bootstrap(values), source)
-
-
-def student(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Interval of the mean by Student's t (1908): seeds are few, and their scatter is as unknown as their mean."""
-    n = len(values)
-    if n < 2:
-        return None, None
-    mean, reach = fmean(values), _T[min(n - 1, len(_T)) - 1] * stdev(values) / math.sqrt(n)
-    return mean - reach, mean + reach
 
 
 def bootstrap(values: Sequence[float]) -> tuple[float | None, float | None]:

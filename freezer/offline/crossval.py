@@ -73,12 +73,15 @@ def leave_one_out(
 
 
 def honest_probabilities(left_out: LeftOut, data: Prepared) -> Tensor:
-    """Calibrated probabilities float32 ``(N,)``: for each group, epoch and Platt scaling come from the other groups."""
+    """Calibrated probabilities float32 ``(N,)``: for each group, epoch and Platt scaling come from the other groups.
+
+    Their scores are by predictors that had the group in training; only leaving two out at once would be blind to that.
+    """
     result = torch.zeros(len(data.labels))
     names = sorted(set(left_out.groups))
     for name in names:
         inside = torch.tensor([group == name for group in left_out.groups])
-        logits = left_out.curves[left_out.best_epoch(data, name if len(names) > 2 else None)]
+        logits = left_out.curves[left_out.best_epoch(data, name)]
         scale, shift = platt(logits[~inside], data.labels[~inside], data.weights[~inside]).tolist()
         result[inside] = torch.sigmoid(logits[inside] * scale + shift)
     return result

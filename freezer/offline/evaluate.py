@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from freezer.offline import metrics
 from freezer.offline.bootstrap import cluster_weights, interval, weighted_roc_auc
 from freezer.offline.summary import SCHEMES, Summary
+from freezer.student import student
 
 CONTROL = "progress-only"
 RESAMPLES = 1000
@@ -22,8 +23,11 @@ BOUNDS = {"roc_auc": 0.90, "roc_auc_minus_progress_only": 0.05}
 def evaluate(summary: Summary, *, resamples: int = RESAMPLES, length: int | None = None) -> dict[str, Any]:
     """Tables by scheme: for each predictor and the random control, every group and the mean over groups.
 
-    Intervals (95 %) come from resampling the units of each group; the groups are taken as given. With ``length``
-    windows of that many snapshots alone count, those that every predictor can read.
+    ``interval`` (95 %) comes from resampling the units of each group, which are taken as given: it says how sure the
+    figure is of just these runs, whose units have much in common. ``over_groups`` (Student's t) takes the groups as the
+    sample: it is the one that speaks of a network, or a data set, that is not among them.
+
+    With ``length`` windows of that many snapshots alone count, those that every predictor can read.
     """
     found: dict[str, Any] = {}
     for scheme in SCHEMES:
@@ -53,6 +57,7 @@ def evaluate(summary: Summary, *, resamples: int = RESAMPLES, length: int | None
                 table["gain_over_progress_only"] = {
                     "roc_auc": table["mean"]["roc_auc"] - tables[CONTROL]["mean"]["roc_auc"],
                     "interval": interval(gains),
+                    "over_groups": _over_groups(table["groups"], tables[CONTROL]["groups"]),
                 }
         found[scheme] = {name: table for name, table in tables.items() if table["groups"]}
     return found
@@ -107,7 +112,22 @@ def _mean(rows: list[dict[str, Any]], drawn: list[Tensor]) -> dict[str, Any]:
     for name in names:
         good = [row[name] for row in rows if not math.isnan(row[name])]
         means[name] = sum(good) / len(good) if good else math.nan
-    return {**means, "interval": interval(torch.stack(drawn).nanmean(0)), "groups": len(rows)}
+    of_units = interval(torch.stack(drawn).nanmean(0))
+    return {
+        **means,
+        "interval": of_units,
+        "over_groups": _spread([row["roc_auc"] for row in rows]),
+        "groups": len(rows),
+    }
+
+
+def _over_groups(own: Mapping[str, Any], control: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    """Of the gain in ROC-AUC, group by group."""
+    return _spread([row["roc_auc"] - control[group]["roc_auc"] for group, row in own.items() if group in control])
+
+
+def _spread(values: Sequence[float]) -> tuple[float | None, float | None]:
+    return student([value for value in values if not math.isnan(value)])
 
 
 def _random(count: int) -> Tensor:

@@ -205,8 +205,7 @@ def _evaluate(options: argparse.Namespace) -> None:
             for group, values in {**row["groups"], "mean": row["mean"]}.items():
                 _say(f"  {name:16s} {group:20s} {_short(values)}", quiet)
             if (gain := row.get("gain_over_progress_only")) is not None:
-                low, high = gain["interval"]
-                _say(f"  {name:16s} AUC over progress-only {gain['roc_auc']:+.3f} [{low:+.3f}, {high:+.3f}]", quiet)
+                _say(f"  {name:16s} AUC over progress-only {gain['roc_auc']:+.3f}{_intervals(gain, '+.3f')}", quiet)
     if options.out is not None:
         options.out.write_text(json.dumps(tables, indent=1) + "\n")
     if options.json is not None:
@@ -222,8 +221,15 @@ def _short(row: dict[str, Any]) -> str:
         "roc_auc": "AUC", "average_precision": "AP", "roc_auc_same_tenth": "AUC same tenth", "calibration_error": "ECE",
         "positive_share": "base rate",
     }  # fmt: skip
+    return "  ".join(f"{title} {row[key]:.3f}" for key, title in keys.items()) + f"  AUC{_intervals(row, '.3f')}"
+
+
+def _intervals(row: dict[str, Any], form: str) -> str:
+    """Of the units of just these groups; and, where there are several, with the groups as the sample."""
     low, high = row["interval"]
-    return "  ".join(f"{title} {row[key]:.3f}" for key, title in keys.items()) + f"  AUC in [{low:.3f}, {high:.3f}]"
+    text = f" in [{low:{form}}, {high:{form}}]"
+    low, high = row.get("over_groups", (None, None))
+    return text if low is None else f"{text}, the groups as the sample [{low:{form}}, {high:{form}}]"
 
 
 def _say(text: str, to_stderr: bool = False) -> None:

@@ -100,6 +100,14 @@ def test_a_calendar_of_before_stands_in_where_it_was_not_run_again() -> None:
     assert calendar(a, some, before=[row("b", equal_compute_difference=stat(-0.004))]) == -0.004, "not of all seeds"
 
 
+def test_early_stopping_is_judged_once_it_ran_with_all_of_our_seeds() -> None:
+    lacking = row("b", against={"early-stop": rival(n=1)})
+    found = {rows: judge([row("a"), other], [], KINDS) for rows, other in (("all", row("b")), ("some", lacking))}
+    of = {rows: next(e for e in listed if e["measure"].startswith("early stopping")) for rows, listed in found.items()}
+    assert (of["all"]["value"], of["all"]["ok"]) == (2.0, True)
+    assert (of["some"]["value"], of["some"]["ok"]) == (None, False)
+
+
 def other_policies(table: list[dict[str, Any]]) -> dict[str, bool]:
     listed = judge([row("a"), row("b")], table, KINDS)
     return {entry["measure"]: entry["ok"] for entry in listed if "other policies" in entry["measure"]}

@@ -85,6 +85,8 @@ def test_tables_show_signs_intervals_and_gaps() -> None:
     text = against_full_and_calendar(TABLE, kinds)
     assert "| a | scratch | 3 | balanced | -0.10 [-0.20, 0.00] | 1.30 | 1.25 |  | +1.00 |" in text
     assert "| c |" not in text
+    few = against_full_and_calendar([{**row("a", "smartfrz", 0.0, 1.3), "train_seconds_ratio": stat(0.8, n=1)}], kinds)
+    assert "| 1.30 | 1.25 (n = 1) |" in few, "one seed does not pass for three"
     assert "| smartfrz-fast | -0.10 at 0.62 (2) | -0.90 at 0.62 (2) |" in against_policies(TABLE, kinds)
     kept = {"measure": "m", "value": 0.5, "bound": 1.0, "ok": False}
     assert promises([kept, {**kept, "value": None}]).splitlines()[2:] == [
@@ -127,6 +129,17 @@ def test_the_last_line_is_the_mean_over_the_workloads() -> None:
     assert [cell.strip() for cell in line.split("|")][1:] == (
         ["mean", "", "", "", "+0.10 [-2.44, +2.64]", "1.50", "", "", "", "+1.00 (n = 1)", ""]
     )
+
+
+def test_a_workload_whose_full_training_is_missing_has_empty_cells_and_counts_in_no_mean() -> None:
+    nothing = dict.fromkeys(("accuracy_difference", "flops_speedup", "flops_ratio", "train_seconds_ratio"))
+    lacking = {**row("b", "smartfrz", 0.0, 1.0), "early_stop_difference": None, "against": {}, **nothing}
+    table = [{**row("a", "smartfrz", -0.001, 2.0), "against": {}}, lacking]
+    kinds = {"a": "scratch", "b": "scratch"}
+    *_, line, mean = confirmed(table, kinds).splitlines()
+    assert [cell.strip() for cell in line.split("|")][1:] == ["b", "scratch", "3", *[""] * 8]
+    assert [cell.strip() for cell in mean.split("|")][5:7] == ["-0.10 (n = 1)", "2.00"]
+    assert against_policies(table, kinds).splitlines()[0] == "|  | a | b |"
 
 
 def test_what_saves_most_by_hand_comes_first_and_the_usual_arms_stay_out() -> None:

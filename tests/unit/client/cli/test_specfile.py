@@ -47,6 +47,12 @@ def test_a_bad_file_is_named(tmp_path: Path, text: str) -> None:
         load_spec(str(tmp_path / "a.json"))
 
 
+def test_a_name_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"training": {"epochs": 1, "epochs": 2}}')
+    with pytest.raises(SpecFileError, match="'epochs' stands twice"):
+        load_spec(str(tmp_path / "a.json"))
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(SpecFileError, match="No such file"):
         load_spec(str(tmp_path / "none.json"))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import math
 from typing import Any
 
 import pytest
 from comparisons import definition, record, report, results
 
 from client.compare import analyse, expand, parse
-from client.compare.machines import ELSEWHERE
+from client.compare.machines import ELSEWHERE, RIVALS_ELSEWHERE
 from client.compare.table import markdown
 
 REPORTS = {
@@ -95,6 +97,22 @@ def test_a_run_without_its_full_training_is_in_no_pair() -> None:
     assert linear["accuracy_difference"]["low"] is None
 
 
+@pytest.mark.parametrize("accuracy", [math.nan, None])
+def test_an_accuracy_that_is_none_is_in_no_pair_and_in_no_mean(accuracy: float | None) -> None:
+    odd = REPORTS | {("linear", 0): {**REPORTS["linear", 0], "accuracy": accuracy, "loss": math.nan}}
+    document = analysed(odd)
+    linear = row(document, "linear")
+    assert linear["accuracy"]["by_seed"] == {"1": 0.93}
+    assert linear["accuracy_difference"]["n"] == linear["equal_compute_difference"]["n"] == 1
+    assert linear["flops_ratio"]["n"] == 2
+    json.dumps(document, allow_nan=False)
+
+
+def test_a_run_that_counted_no_flops_spent_some_all_the_same() -> None:
+    linear = row(analysed(REPORTS | {("linear", 0): report(0.89, 0.0)}), "linear")
+    assert linear["flops_ratio"]["by_seed"].keys() == linear["equal_compute_difference"]["by_seed"].keys() == {"1"}
+
+
 def test_what_failed_or_is_missing_is_named() -> None:
     comparison = parse(definition())
     runs = expand(comparison)
@@ -116,6 +134,17 @@ def test_a_run_that_may_round_otherwise_than_its_full_training_is_marked(kept: d
     document = analysed(reports)
     assert row(document, "linear")["notes"] == ([] if here | kept == here else [ELSEWHERE])
     assert row(document, "full")["notes"] == row(document, "shorter-0.5")["notes"] == []
+
+
+@pytest.mark.parametrize("rival", ["shorter-0.5", "early-stop"])
+def test_a_run_whose_rival_may_round_otherwise_is_marked_too(rival: str) -> None:
+    here = {"device_name": "a processor", "instructions": "AVX2", "threads_per_rank": 1}
+    reports = {key: {**found, "machine": here} for key, found in REPORTS.items()}
+    reports[rival, 0] = {**reports[rival, 0], "machine": here | {"instructions": "AVX512"}}
+    document = analysed(reports)
+    assert row(document, "linear")["notes"] == [RIVALS_ELSEWHERE]
+    assert row(document, rival)["notes"] == [ELSEWHERE]
+    assert row(document, "full")["notes"] == row(document, "shorter-0.75")["notes"] == []
 
 
 def test_a_run_without_full_training_has_nothing_to_differ_from() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from comparisons import DIGITS, definition
 
-from client.compare import ComparisonError, load, parse
+from client.compare import ComparisonError, Folder, expand, load, parse
 
 
 def test_a_file_is_read_in_json_and_toml(tmp_path: Path) -> None:
@@ -26,6 +26,21 @@ def test_a_file_is_read_in_json_and_toml(tmp_path: Path) -> None:
     assert load(str(tmp_path / "c.toml")).workloads[0].seeds == (0,)
     with pytest.raises(ComparisonError, match="cannot read"):
         load(str(tmp_path / "none.json"))
+
+
+def test_two_of_one_name_are_refused_and_not_the_first_forgotten(tmp_path: Path) -> None:
+    text = json.dumps(definition(workloads={"a": DIGITS, "b": DIGITS})).replace('"b"', '"a"')
+    (tmp_path / "c.json").write_text(text)
+    with pytest.raises(ComparisonError, match="'a' stands twice"):
+        load(str(tmp_path / "c.json"))
+
+
+def test_the_longest_names_still_name_a_file(tmp_path: Path) -> None:
+    arms = {"full": {}, "b" * 64: {"freeze.policy": "linear"}}
+    run = expand(parse(definition(workloads={"a" * 64: DIGITS}, seeds=[2**31 - 1], arms=arms)))[-1]
+    Folder(tmp_path).write(run, {"status": "succeeded"})
+    assert Folder(tmp_path).read(run) is not None
+    (tmp_path / "runs" / f".{run.id}.report").touch()
 
 
 def test_kinds_follow_from_names() -> None:
@@ -51,6 +66,9 @@ def test_kinds_follow_from_names() -> None:
         ({"seeds": [True]}, "/seeds"),
         ({"workloads": {}}, "/workloads"),
         ({"workloads": {"a--b": DIGITS}}, "/workloads/a--b"),
+        ({"workloads": {"größe": DIGITS}}, "/workloads/größe"),
+        ({"workloads": {"a" * 65: DIGITS}}, f"/workloads/{'a' * 65}"),
+        ({"arms": {"full": {}, "b" * 65: {"freeze.policy": "linear"}}}, f"/arms/{'b' * 65}"),
         ({"workloads": {"a": DIGITS | {"freeze": {}}}}, "/workloads/a/freeze"),
         ({"workloads": {"a": DIGITS | {"training": {"seed": 1}}}}, "/workloads/a/training/seed"),
         ({"workloads": {"a": DIGITS | {"seeds": [-1]}}}, "/workloads/a/seeds"),

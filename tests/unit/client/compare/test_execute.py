@@ -159,6 +159,14 @@ def test_a_damaged_record_counts_as_none_and_folders_measure_anew(tmp_path: Path
     assert len({one.idempotency_key(run, 0), one.idempotency_key(run, 1), two.idempotency_key(run, 0)}) == 3
 
 
+def test_a_name_that_was_being_written_when_it_was_cut_off_is_made_anew(tmp_path: Path) -> None:
+    one, two = Folder(tmp_path / "1"), Folder(tmp_path / "2")
+    for folder in (one, two):
+        (folder.runs / ".token").touch()
+    assert len({one.token(), two.token(), ""}) == 3
+    assert one.token() == Folder(tmp_path / "1").token()
+
+
 def test_the_estimate_knows_arms_before_workloads() -> None:
     runs = expand(parse(definition(seeds=[0])))
     assert eta_seconds(runs, {}, 1) is None

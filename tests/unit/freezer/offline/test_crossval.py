@@ -14,6 +14,7 @@ from freezer.offline.evaluate import checks, evaluate
 from freezer.offline.summary import Summary, load_summary, merged, save_summary
 from freezer.offline.train import DEFAULTS, Prepared, Recipe, prepare, readable
 from freezer.offline.windows import Example
+from freezer.student import student
 from tests.unit.freezer.offline.made_up import made
 
 EXAMPLES = made("abc", 20, 0)
@@ -64,6 +65,16 @@ def test_attention_beats_the_clock_where_weights_tell(summary: Summary) -> None:
     assert full["windows"] < own["groups"]["a"]["windows"]
 
 
+def test_the_interval_that_speaks_of_other_networks_takes_the_networks_as_the_sample(summary: Summary) -> None:
+    tables = evaluate(summary, resamples=50)
+    own, control = (tables["network"][name] for name in ("smartfrz", "progress-only"))
+    aucs = [group["roc_auc"] for group in own["groups"].values()]
+    gains = [group["roc_auc"] - control["groups"][name]["roc_auc"] for name, group in own["groups"].items()]
+    assert own["mean"]["over_groups"] == student(aucs)
+    assert own["gain_over_progress_only"]["over_groups"] == student(gains)
+    assert tables["dataset"]["smartfrz"]["mean"]["over_groups"] == (None, None), "one group is no sample"
+
+
 def test_a_summary_comes_back_as_it_was(summary: Summary, tmp_path: Path) -> None:
     save_summary(tmp_path / "s.safetensors", summary)
     back = load_summary(tmp_path / "s.safetensors")
@@ -84,9 +95,10 @@ def test_scores_of_another_predictor_are_added_to_the_same_windows(summary: Summ
     assert set(merged(summary, others).probabilities["network"]) == {"x"}
 
 
-def test_nothing_is_chosen_on_the_group_that_is_scored() -> None:
+@pytest.mark.parametrize("networks", ["abc", "ab"])
+def test_nothing_is_chosen_on_the_group_that_is_scored(networks: str) -> None:
     """Changing what is known of one group changes neither its epoch nor its calibration."""
-    data = _data("progress-only")
+    data = _data("progress-only", [example for example in EXAMPLES if example.network in networks])
     curves = torch.randn(4, len(data.labels), generator=torch.Generator().manual_seed(1))
     before = honest_probabilities(LeftOut(curves, data.networks), data)
     mine = torch.tensor([network == "a" for network in data.networks])
