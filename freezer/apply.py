@@ -257,16 +257,23 @@ def _mode_owners(modules: dict[str, nn.Module], units: Sequence[Unit]) -> dict[s
     """Modules to be held in eval mode, and the units that must all be frozen for it.
 
     Units' own modules, and containers for the dropout that they call as a function: a container sleeps when all
-    units below it do.
+    units below it do. Layers of torch's encoder never do, whose dropouts are modules: by the first, it tells whether to
+    hand nested tensors to all of them, which none takes in training, and whose padding comes out as zeros.
     """
     owners: dict[str, set[str]] = {}
     for unit in units:
         for path in unit.modules:
             owners.setdefault(path, set()).add(unit.name)
     used = {unit.name for unit in units if unit.used}
+    awake = {
+        f"{path}.layers.{name}".removeprefix(".")
+        for path, module in modules.items()
+        if isinstance(module, nn.TransformerEncoder) and getattr(module, "use_nested_tensor", False)
+        for name, _ in module.layers.named_children()
+    }
     below = {path: names & used for path, names in owners.items()}
     for path, module in modules.items():
-        if path in owners or is_drop(module) or owner_of(path) != path:
+        if path in owners or path in awake or is_drop(module) or owner_of(path) != path:
             continue
         inside = f"{path}." if path else ""
         names = {n for p, units_of in below.items() if p.startswith(inside) for n in units_of}
