@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from freezer.buffers import INTEGERS
 from freezer.errors import ConfigError, UnitError, VerificationError
 from freezer.guard import GradientGuard, ModelGuard
+from freezer.hooks import ModuleHook
 from freezer.moments import Moments, dense
 from freezer.trace import clean_name, is_drop, owner_of, parameters_of
 from freezer.units import Unit
@@ -248,9 +249,12 @@ def refuse_joint(optimizer: Optimizer) -> None:
         )
 
 
-def fall_asleep(module: nn.Module, args: Any) -> None:  # noqa: ARG001
+def _fall_asleep(module: nn.Module, args: Any) -> None:  # noqa: ARG001
     if module.training:  # setting it is far slower than looking
         module.training = False  # not eval(): children have hooks of their own, or belong to active units
+
+
+fall_asleep = ModuleHook(_fall_asleep)
 
 
 def _mode_owners(modules: dict[str, nn.Module], units: Sequence[Unit]) -> dict[str, frozenset[str]]:

@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from freezer.errors import UnitError, VerificationError
+from freezer.hooks import ModuleHook
 from freezer.reach import reached
 from freezer.trace import clean_name, parameters_of, tensors_in
 from freezer.units import Unit
@@ -65,9 +66,9 @@ class GradientGuard:
         self._look = max(self._look, 1)
         if self._modules is not None and not self._forward_hooks:
             for block, path in {u.block: u.modules[0] for u in reversed(self._units) if u.modules}.items():
-                note = self._note(block)
+                note = ModuleHook(self._note(block))
                 self._forward_hooks.append(self._modules[path].register_forward_pre_hook(note, with_kwargs=True))
-            self._forward_hooks.append(self._modules[""].register_forward_hook(self._note_output))
+            self._forward_hooks.append(self._modules[""].register_forward_hook(ModuleHook(self._note_output)))
 
     def before_update(self) -> None:
         """Look at the gradients that the optimizer is about to use. Called by its step.
