@@ -146,7 +146,9 @@ class Applier:
         Raises:
             VerificationError: names the unit; something outside writes its weights, gradients or buffers.
         """
-        self._compare(self.checksums())
+        tensors = {**self._parameters, **{name: buffer for name, (buffer, _) in self._still().items()}}
+        held = {name: tensors[name] for name in self._frozen_sums if name in tensors}
+        self._compare(dict(zip(held, _bit_sums(list(held.values())), strict=True)))
 
     def checksums(self) -> dict[str, int]:
         """Sum of the bit patterns, modulo 2**64, of every parameter and every still buffer. One transfer a device."""
@@ -212,7 +214,10 @@ class Applier:
         moved = {name for name, value in self._frozen_sums.items() if sums.get(name, value) != value}
         for unit in sorted(self.frozen) if moved else ():
             if not moved.isdisjoint(self.units[unit].params):
-                raise VerificationError(f"frozen unit {unit!r} moved: something writes its weights or its gradients")
+                raise VerificationError(
+                    f"frozen unit {unit!r} moved: something writes its weights or its gradients. An optimizer that "
+                    "averages weights (Lookahead) does, and so does loading others without freezer.load_state_dict()"
+                )
         for name, (buffer, unit) in self._still().items() if moved else ():
             if name in moved and self._still_ids[name] == id(buffer):  # a new one is a table that grew, not a state
                 raise VerificationError(

@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from freezer.errors import UnitError, VerificationError
-from freezer.hooks import ModuleHook
+from freezer.hooks import ModuleHook, before_step, inside
 from freezer.reach import reached
 from freezer.trace import clean_name, parameters_of, tensors_in
 from freezer.units import Unit
@@ -55,10 +55,13 @@ class GradientGuard:
         self._due = False
         self._look = _FIRST_STEPS
         self._forward_hooks: list[Any] = []
-        self._step_hook = optimizer.register_step_pre_hook(lambda *_: self.before_update())
+        last = [optimizer, *inside(optimizer)][-1]  # wrappers have other ways to be stepped: SAM in two halves
+        self._step_hook = before_step(last, self.before_update)
 
     def changed(self, frozen: Collection[str]) -> None:
         """Exactly these units are frozen from now on; the next update is to be guarded."""
+        if self._step_hook is None:
+            return
         self._frozen = frozenset(frozen)
         self._due = True
         for noted in (self._ran, self._built_graph, self._starved, self._reached):
@@ -88,7 +91,8 @@ class GradientGuard:
 
     def close(self) -> None:
         """Take all hooks off."""
-        self._step_hook.remove()
+        if self._step_hook is not None:
+            self._step_hook.remove()
         self._drop_forward_hooks()
 
     def _refuse_loss(self, having: Collection[str]) -> None:
