@@ -128,7 +128,7 @@ class Recorder:
         self._watched = (parameters, _versions(parameters))
         return self._trusted
 
-    def _before_step(self) -> None:
+    def _before_step(self, *_: Any) -> None:
         """The optimizer's pre-hook: from here on weights change."""
         if self._watched is None:
             return
