@@ -160,8 +160,9 @@ def _refuse_hidden(optimizer: Optimizer) -> None:
 
 
 def initial_rate(group: Mapping[str, Any]) -> float:
-    """What a scheduler of PyTorch noted as the group's initial rate, else its rate now."""
-    return float(group.get("initial_lr", group["lr"]))
+    """What a scheduler of PyTorch noted as the group's initial rate, else its rate now. Of ``OneCycleLR``, which begins
+    at a small share of it, the rate that it rises to."""
+    return float(group.get("max_lr", group.get("initial_lr", group["lr"])))
 
 
 def _copied(group: Group) -> Group:
