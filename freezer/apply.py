@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from freezer.buffers import INTEGERS
 from freezer.errors import ConfigError, UnitError, VerificationError
 from freezer.guard import GradientGuard, ModelGuard
+from freezer.hooks import ModuleHook
 from freezer.moments import Moments, dense
 from freezer.trace import clean_name, is_drop, owner_of, parameters_of
 from freezer.units import Unit
@@ -145,7 +146,9 @@ class Applier:
         Raises:
             VerificationError: names the unit; something outside writes its weights, gradients or buffers.
         """
-        self._compare(self.checksums())
+        tensors = {**self._parameters, **{name: buffer for name, (buffer, _) in self._still().items()}}
+        held = {name: tensors[name] for name in self._frozen_sums if name in tensors}
+        self._compare(dict(zip(held, _bit_sums(list(held.values())), strict=True)))
 
     def checksums(self) -> dict[str, int]:
         """Sum of the bit patterns, modulo 2**64, of every parameter and every still buffer. One transfer a device."""
@@ -211,7 +214,10 @@ class Applier:
         moved = {name for name, value in self._frozen_sums.items() if sums.get(name, value) != value}
         for unit in sorted(self.frozen) if moved else ():
             if not moved.isdisjoint(self.units[unit].params):
-                raise VerificationError(f"frozen unit {unit!r} moved: something writes its weights or its gradients")
+                raise VerificationError(
+                    f"frozen unit {unit!r} moved: something writes its weights or its gradients. An optimizer that "
+                    "averages weights (Lookahead) does, and so does loading others without freezer.load_state_dict()"
+                )
         for name, (buffer, unit) in self._still().items() if moved else ():
             if name in moved and self._still_ids[name] == id(buffer):  # a new one is a table that grew, not a state
                 raise VerificationError(
@@ -248,25 +254,35 @@ def refuse_joint(optimizer: Optimizer) -> None:
         )
 
 
-def fall_asleep(module: nn.Module, args: Any) -> None:  # noqa: ARG001
+def _fall_asleep(module: nn.Module, args: Any) -> None:  # noqa: ARG001
     if module.training:  # setting it is far slower than looking
         module.training = False  # not eval(): children have hooks of their own, or belong to active units
+
+
+fall_asleep = ModuleHook(_fall_asleep)
 
 
 def _mode_owners(modules: dict[str, nn.Module], units: Sequence[Unit]) -> dict[str, frozenset[str]]:
     """Modules to be held in eval mode, and the units that must all be frozen for it.
 
     Units' own modules, and containers for the dropout that they call as a function: a container sleeps when all
-    units below it do.
+    units below it do. Layers of torch's encoder never do, whose dropouts are modules: by the first, it tells whether to
+    hand nested tensors to all of them, which none takes in training, and whose padding comes out as zeros.
     """
     owners: dict[str, set[str]] = {}
     for unit in units:
         for path in unit.modules:
             owners.setdefault(path, set()).add(unit.name)
     used = {unit.name for unit in units if unit.used}
+    awake = {
+        f"{path}.layers.{name}".removeprefix(".")
+        for path, module in modules.items()
+        if isinstance(module, nn.TransformerEncoder) and getattr(module, "use_nested_tensor", False)
+        for name, _ in module.layers.named_children()
+    }
     below = {path: names & used for path, names in owners.items()}
     for path, module in modules.items():
-        if path in owners or is_drop(module) or owner_of(path) != path:
+        if path in owners or path in awake or is_drop(module) or owner_of(path) != path:
             continue
         inside = f"{path}." if path else ""
         names = {n for p, units_of in below.items() if p.startswith(inside) for n in units_of}

@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from freezer.errors import UnitError, VerificationError
+from freezer.hooks import ModuleHook, before_step, inside
 from freezer.reach import reached
 from freezer.trace import clean_name, parameters_of, tensors_in
 from freezer.units import Unit
@@ -54,10 +55,13 @@ class GradientGuard:
         self._due = False
         self._look = _FIRST_STEPS
         self._forward_hooks: list[Any] = []
-        self._step_hook = optimizer.register_step_pre_hook(lambda *_: self.before_update())
+        last = [optimizer, *inside(optimizer)][-1]  # wrappers have other ways to be stepped: SAM in two halves
+        self._step_hook = before_step(last, self.before_update)
 
     def changed(self, frozen: Collection[str]) -> None:
         """Exactly these units are frozen from now on; the next update is to be guarded."""
+        if self._step_hook is None:
+            return
         self._frozen = frozenset(frozen)
         self._due = True
         for noted in (self._ran, self._built_graph, self._starved, self._reached):
@@ -65,9 +69,9 @@ class GradientGuard:
         self._look = max(self._look, 1)
         if self._modules is not None and not self._forward_hooks:
             for block, path in {u.block: u.modules[0] for u in reversed(self._units) if u.modules}.items():
-                note = self._note(block)
+                note = ModuleHook(self._note(block))
                 self._forward_hooks.append(self._modules[path].register_forward_pre_hook(note, with_kwargs=True))
-            self._forward_hooks.append(self._modules[""].register_forward_hook(self._note_output))
+            self._forward_hooks.append(self._modules[""].register_forward_hook(ModuleHook(self._note_output)))
 
     def before_update(self) -> None:
         """Look at the gradients that the optimizer is about to use. Called by its step.
@@ -87,7 +91,8 @@ class GradientGuard:
 
     def close(self) -> None:
         """Take all hooks off."""
-        self._step_hook.remove()
+        if self._step_hook is not None:
+            self._step_hook.remove()
         self._drop_forward_hooks()
 
     def _refuse_loss(self, having: Collection[str]) -> None:

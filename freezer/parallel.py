@@ -273,11 +273,20 @@ def detect() -> ParallelStrategy:
 
 
 def refuse_unsupported(model: nn.Module) -> None:
-    """Raise for wrappers under which units cannot be frozen.
+    """Raise for wrappers under which units cannot be frozen, and for models without weights.
 
     Raises:
-        ConfigError: the model is compiled, sharded, or wrapped already; the message says what to pass instead.
+        ConfigError: the model is compiled, sharded, or wrapped already, or its weights are not there yet; the message
+            says what to do instead.
     """
+    parameters = dict(model.named_parameters())
+    if not parameters:
+        raise ConfigError("the model has no parameter: nothing can be trained")
+    lazy = next((name for name, p in parameters.items() if nn.parameter.is_lazy(p)), None)
+    if lazy is not None:
+        raise ConfigError(
+            f"{lazy} has no shape yet: run a batch through the model before you make the optimizer and the Freezer"
+        )
     for module in model.modules():
         kind = type(module).__name__
         if isinstance(module, ModelProxy):

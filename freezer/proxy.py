@@ -13,6 +13,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from freezer.errors import ConfigError
 
+_OWN = frozenset({*vars(nn.Module()), "module", "_around_training", "_local", "_inner"})
+
 COMPILED = "torch.compile is not supported yet: pass the model before compiling it, and call freezer.model as it is"
 
 
@@ -43,6 +45,17 @@ class ModelProxy(nn.Module):
     def __deepcopy__(self, memo: dict[int, Any]) -> nn.Module:
         """Of the bare model, as averaged weights want it: a copy is nobody's to freeze."""
         return copy.deepcopy(self.module, memo)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A file holds the bare model, and nothing of the freezer."""
+        return next, (iter([self.module]),)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """On the bare model, where it is looked up and where the model's own code finds it."""
+        if name in _OWN or hasattr(nn.Module, name):
+            super().__setattr__(name, value)
+        else:
+            setattr(self.module, name, value)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_compiling():

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from freezer.errors import ConfigError
+from freezer.hooks import inside
 
 Group = dict[str, Any]
 
@@ -39,7 +40,7 @@ class UnitRates:
             by default all, have :func:`initial_rate` now.
 
     Raises:
-        ConfigError: an optimizer that updates all parameters as one (LBFGS).
+        ConfigError: an optimizer that updates all parameters as one (LBFGS), or leaves updates to another one.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class UnitRates:
             raise ConfigError(
                 "LBFGS moves all parameters as one: it cannot have a learning rate for each unit", "/policy"
             )
+        _refuse_hidden(optimizer)
         self.optimizer = optimizer
         given = [float(rate) for rate in initial or ()]
         if len(given) > len(optimizer.param_groups):
@@ -141,9 +143,26 @@ class UnitRates:
             self.optimizer.__dict__["step"] = self._had
 
 
+def _refuse_hidden(optimizer: Optimizer) -> None:
+    """Refuse wrappers whose inner optimizer does not see the groups that the wrapper is given."""
+    groups, probe = optimizer.param_groups, list(optimizer.param_groups)
+    optimizer.param_groups = probe
+    try:
+        hidden = next((type(inner) for inner in inside(optimizer) if inner.param_groups is not probe), None)
+    finally:
+        optimizer.param_groups = groups
+    if hidden is not None:
+        raise ConfigError(
+            f"{type(optimizer).__name__} leaves its updates to {hidden.__name__}, which would not see the learning "
+            "rate of each unit. Take a plain optimizer, or a policy that sets no rates",
+            "/policy",
+        )
+
+
 def initial_rate(group: Mapping[str, Any]) -> float:
-    """What a scheduler of PyTorch noted as the group's initial rate, else its rate now."""
-    return float(group.get("initial_lr", group["lr"]))
+    """What a scheduler of PyTorch noted as the group's initial rate, else its rate now. Of ``OneCycleLR``, which begins
+    at a small share of it, the rate that it rises to."""
+    return float(group.get("max_lr", group.get("initial_lr", group["lr"])))
 
 
 def _copied(group: Group) -> Group:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from freezer.errors import FreezerError
+from freezer.hooks import before_step
 from freezer.parallel import Stopwatch
 from freezer.trajectory import Sampler, rows_of
 from freezer.windows import Snapshot, WindowStore, dump, restore
@@ -121,10 +122,9 @@ class Recorder:
         if self._watched is not None:  # no step of this optimizer since the last snapshot: something else may write
             self._trusted = False
         if self._hook is None:
-            register = getattr(self._optimizer, "register_step_pre_hook", None)
-            if register is None:
+            self._hook = before_step(self._optimizer, self._before_step)
+            if self._hook is None:
                 return False
-            self._hook = register(self._before_step)
         self._watched = (parameters, _versions(parameters))
         return self._trusted
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from freezer.trace import _untouched, clean_name, tensors_in
+from freezer.trace import clean_name, tensors_in, untouched
 from freezer.units import Unit
 
 
@@ -90,7 +90,7 @@ def measure_saved(
     """
     watcher = _Watcher(model, units, [*args, *(kwargs or {}).values()])
     modes = [(module, module.training) for module in model.modules()]
-    with _untouched(model):
+    with untouched(model):
         for module, training in modes:  # not eval: batch norm and dropout save other things in training
             module.training = training
         try:

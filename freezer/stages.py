@@ -53,6 +53,7 @@ class Stages(Orders):
             return
         with Stopwatch() as watch:
             self._prepared.applier.refuse_changes()
+            self._prepared.applier.verify_still()
             units = self._prepared.used
             now = partial(  # all but the windows, which are read in the worker, after this step's snapshot
                 PolicyContext,

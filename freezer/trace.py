@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from freezer.buffers import kept_buffers
 from freezer.flops import flop_counter, split
+from freezer.untouched import apart_from_caches, kept_attributes, kept_randomness
 
 _WRAPPERS = ("module.", "_orig_mod.")
 _NORM_NAME = re.compile(r"Norm(\dd)?$|(Batch|Layer|Group|RMS)Norm")
@@ -200,7 +201,7 @@ def record_forward(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, A
     recorder = _Recorder(model)
     handles: list[Any] = []
     fast = torch.backends.mha.get_fastpath_enabled()
-    with _untouched(model):
+    with untouched(model):
         try:
             torch.backends.mha.set_fastpath_enabled(False)  # the fused path runs no submodule
             handles = recorder.hook(model)
@@ -215,13 +216,12 @@ def record_forward(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, A
 
 
 @contextmanager
-def _untouched(model: nn.Module) -> Iterator[None]:
-    """Random state, buffers and training flags as before, whatever happens inside."""
+def untouched(model: nn.Module) -> Iterator[None]:
+    """In eval mode inside. Random state, buffers, plain attributes and training flags are as before afterwards."""
     flags = [(m, m.training) for m in model.modules()]
-    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
     try:
         model.eval()
-        with kept_buffers(model), torch.random.fork_rng(devices=devices):
+        with kept_buffers(model), kept_attributes(model), kept_randomness(model), apart_from_caches():
             yield
     finally:
         for module, training in flags:

@@ -52,13 +52,13 @@ class Sampler:
             chosen = [(n, p) for n, p in owned if p.dim() >= 2 and p.numel()] or [(n, p) for n, p in owned if p.numel()]
             if not chosen:
                 continue
-            flat = indices_of(sum(p.numel() for _, p in chosen), samples, seed_of([n for n, _ in chosen], seed))
+            flat = indices_of(sum(_numbers(p) for _, p in chosen), samples, seed_of([n for n, _ in chosen], seed))
             pieces, start = [], 0
             for _, p in chosen:
-                inside = flat[(flat >= start) & (flat < start + p.numel())] - start
+                inside = flat[(flat >= start) & (flat < start + _numbers(p))] - start
                 if len(inside):
                     pieces.append((p, inside.to(p.device)))
-                start += p.numel()
+                start += _numbers(p)
             self._plan[unit.name] = pieces
 
     @property
@@ -86,7 +86,7 @@ class Sampler:
         pieces = [piece for name in names for piece in self._pieces(name)]
         places = out.view(-1).split_with_sizes([len(index) for _, index in pieces])
         for (p, index), place in zip(pieces, places, strict=True):
-            source = p.detach()
+            source = torch.view_as_real(p.detach()) if p.is_complex() else p.detach()
             if not source.is_contiguous():  # take() indexes in logical order without copying the tensor first
                 place.copy_(torch.take(source, index), non_blocking=True)
             elif source.dtype == place.dtype and source.device == place.device:
@@ -109,6 +109,11 @@ class Sampler:
         if name not in self._plan:
             raise UnitError(f"no unit {name!r} to sample")
         return self._plan[name]
+
+
+def _numbers(parameter: Tensor) -> int:
+    """Real numbers in it: a complex one has two for each value."""
+    return parameter.numel() * (2 if parameter.is_complex() else 1)
 
 
 def rows_of(names: Sequence[str], block: Tensor) -> dict[str, bytes]:

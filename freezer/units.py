@@ -110,7 +110,7 @@ def survey(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], gra
     fixed: list[Site] = []
     for group in groups:
         trainable = [n for n in group.params if params[n].requires_grad]
-        if not trainable:
+        if not any(params[n].numel() for n in trainable):  # without values there is nothing to record or to freeze
             fixed.extend(group.sites)
             continue
         units.append(

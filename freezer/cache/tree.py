@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves
 
 from freezer.buffers import kept_buffers
 from freezer.trace import clean_name
+from freezer.untouched import apart_from_caches, kept_randomness, numpy_state
 
 Action = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 """Stands in for one call: gets the real forward and its arguments, returns the output."""
@@ -240,15 +242,10 @@ def _compare(ours: Call, theirs: Call, rows: int, others: int) -> str | None:
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Random state and buffers as before, whatever happens inside; autocast's copies of weights are dropped."""
-    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
-    python = random.getstate()
-    try:
-        with kept_buffers(model), torch.random.fork_rng(devices=devices):
-            yield
-    finally:
-        random.setstate(python)
-        torch.clear_autocast_cache()  # a copy made without gradients would cut them off in the real pass
+    """Random state and buffers as before, whatever happens inside. Not plain attributes: the output of a module that
+    counts its passes must change with them, or it would be taken for one that can be kept."""
+    with kept_buffers(model), kept_randomness(model), apart_from_caches():
+        yield
 
 
 def buffers_of(model: nn.Module) -> list[Tensor]:
@@ -264,7 +261,11 @@ def tensors(value: Any) -> list[Tensor]:
 def random_state(model: nn.Module) -> tuple[Any, ...]:
     """States of the generators that a pass may draw from."""
     devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
-    return (torch.get_rng_state(), random.getstate(), *(torch.cuda.get_rng_state(d) for d in devices))
+    return (
+        torch.get_rng_state(),
+        (random.getstate(), pickle.dumps(numpy_state())),
+        *(torch.cuda.get_rng_state(d) for d in devices),
+    )
 
 
 def same_random(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:

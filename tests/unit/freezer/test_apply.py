@@ -118,6 +118,35 @@ def test_functional_dropout_sleeps_once_all_units_of_its_container_are_frozen() 
         assert torch.equal(out[0], out[1]) is same
 
 
+def test_an_encoder_with_padding_trains_on_behind_its_first_layer() -> None:
+    """Torch's encoder takes a first layer that neither trains nor needs gradients for an evaluation of all layers."""
+
+    class Encoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = nn.Embedding(12, 8)
+            self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2)
+            self.head = nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.encoder(self.embed(x), src_key_padding_mask=x == 0)[:, 0])
+
+    batch = torch.randint(1, 12, (4, 6))
+    batch[:2, 4:] = 0
+    model = Encoder()
+    optimizer, applier = prepared(model, batch)
+    units = list(applier.units)
+    model.train()
+    for count in range(len(units)):
+        applier.apply(units[:count])
+        before = model.head.weight.detach().clone()
+        train(model, optimizer, batch, steps=1)
+        model(batch).square().mean().backward()  # without another train(), as most loops have it
+        optimizer.step()
+        assert not torch.equal(before, model.head.weight)
+    assert not any(part.training for part in model.encoder.layers[0].children())
+
+
 def test_batch_statistics_without_running_ones_leave_nothing_to_drift() -> None:
     """Such a norm uses batch statistics even in eval mode; its weights are fixed all the same."""
     model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(4, 2))

@@ -328,6 +328,18 @@ class TestRefusals:
         with pytest.raises(ConfigError, match="bare model, not DataParallel"):
             build(nn.DataParallel(ResNet()), Scripted({}))
 
+    @pytest.mark.parametrize(
+        ("model", "says"),
+        [
+            (nn.Sequential(nn.LazyLinear(4), nn.ReLU(), nn.LazyLinear(2)), r"0\.weight has no shape yet: run a batch"),
+            (nn.ReLU(), "the model has no parameter"),
+        ],
+    )
+    def test_models_without_weights(self, model: nn.Module, says: str) -> None:
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+        with pytest.raises(ConfigError, match=says):
+            Freezer(model, optimizer, total_steps=20, policy="linear")
+
     def test_sharded_models(self) -> None:
         class FSDPModule:
             """Stands for the class that ``fully_shard`` mixes in."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from freezer.errors import ConfigError
-from freezer.rates import UnitRates
+from freezer.rates import UnitRates, initial_rate
 
 MAKERS: dict[str, Callable[..., Optimizer]] = {
     "sgd": lambda g: SGD(g, lr=0.1, momentum=0.9, weight_decay=0.01, foreach=False),
@@ -302,3 +302,11 @@ def test_optimizers_that_move_all_as_one_are_refused() -> None:
         UnitRates(torch.optim.LBFGS(model.parameters()), {}, dict)
     with pytest.raises(ConfigError, match="3 initial rates for 2"):
         UnitRates(SGD(_groups(model), lr=0.1), {}, dict, initial=[0.1] * 3)
+
+
+def test_the_initial_rate_of_one_cycle_is_the_one_it_rises_to() -> None:
+    optimizer = SGD(_model().parameters(), lr=0.1)
+    assert initial_rate(optimizer.param_groups[0]) == 0.1
+    torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=10)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.04)
+    assert initial_rate(optimizer.param_groups[0]) == 1.0

@@ -105,3 +105,10 @@ def test_gather_fills_what_it_is_given() -> None:
     assert sampler.parameters(["2", "0"]) == [model[2].weight, model[0].weight]
     with pytest.raises(UnitError, match="nonsense"):
         sampler.gather(["0", "nonsense"], block)
+
+
+def test_of_complex_weights_both_parts_are_sampled() -> None:
+    model = nn.Sequential(nn.Linear(4, 4, dtype=torch.cfloat), nn.Linear(4, 4, dtype=torch.cfloat))
+    units = discover(model, (torch.randn(2, 4, dtype=torch.cfloat),), {}, "layer")
+    sampled = values(Sampler(units, model, 32, seed=0).sample(["0"])["0"])
+    assert sampled == torch.view_as_real(model[0].weight).flatten().tolist()  # type: ignore[arg-type]

@@ -153,6 +153,18 @@ def test_what_the_user_froze_is_no_unit_but_still_costs() -> None:
     assert sum(site.flops for site in found.fixed) == layer1
 
 
+def test_a_layer_without_values_is_no_unit() -> None:
+    class Empty(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.empty(0, 4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + self.weight.sum()
+
+    assert names(nn.Sequential(Empty(), nn.Linear(4, 4), Empty(), nn.Linear(4, 2)), torch.randn(2, 4)) == ["1", "3"]
+
+
 def test_nothing_to_train_is_an_error() -> None:
     with pytest.raises(UnitError, match="no trainable parameter"):
         discover(nn.Linear(2, 2).requires_grad_(False), (torch.randn(1, 2),), {}, "layer")

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
+
+import numpy as np
+import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from freezer.cache.cut import Cuts
 from freezer.cache.replay import Replayer
@@ -36,11 +41,29 @@ def test_dummies_are_loud_and_weightless() -> None:
 def test_recording_leaves_no_trace() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.5))
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    random = torch.get_rng_state()
+    state = torch.get_rng_state()
     found = record(model, (torch.randn(4, 4, generator=torch.Generator().manual_seed(1)),), {}, 4)
-    assert torch.equal(random, torch.get_rng_state())
+    assert torch.equal(state, torch.get_rng_state())
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert all("forward" not in m.__dict__ for m in model.modules())
     said = " ".join(text for _, text in found.obstacles)
     assert "'1' normalises with the statistics of the batch" in said
     assert "'2' draws random numbers" in said
+
+
+@pytest.mark.parametrize("draw", [random.random, np.random.rand])
+def test_what_draws_from_other_generators_is_noticed_and_they_go_on_as_they_would_have(
+    draw: Callable[[], float],
+) -> None:
+    class Noise(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * draw()
+
+    random.seed(0)
+    np.random.seed(0)
+    expected = draw()
+    random.seed(0)
+    np.random.seed(0)
+    found = record(nn.Sequential(nn.Linear(4, 4), Noise()), (torch.randn(4, 4),), {}, 4)
+    assert "'1' draws random numbers" in " ".join(text for _, text in found.obstacles)
+    assert draw() == expected
