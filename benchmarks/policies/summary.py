@@ -47,27 +47,23 @@ def headline(fresh: Sequence[Json], table: Sequence[Json], kinds: Mapping[str, s
 
     Args:
         fresh: table of seeds that decided nothing.
-        table: of those that the settings were chosen on, with the calendar of every workload.
+        table: of those that the settings were chosen on.
     """
+    calendar = "to full training cut to the same FLOPs, pt"
     head = (
-        "workload", "fresh seeds: accuracy to full training, pt", "FLOPs, full / ours",
-        "seeds that the settings were chosen on: accuracy to full training, pt", "FLOPs, full / ours",
-        "to full training cut to the same FLOPs, pt",
+        "workload", "fresh seeds: accuracy to full training, pt", "FLOPs, full / ours", calendar,
+        "seeds that the settings were chosen on: accuracy to full training, pt", "FLOPs, full / ours", calendar,
     )  # fmt: skip
     ours = [{row["workload"]: row for row in rows if row["arm"] == SUBJECT and row["n"]} for rows in (fresh, table)]
 
-    def lost(row: Json | None) -> str:
-        return "" if row is None else marked(f"{points(row['accuracy_difference'], row['n'])} (n = {row['n']})", row)
+    def three(row: Json | None) -> tuple[str, str, str]:
+        if row is None:
+            return "", "", ""
+        lost = marked(f"{points(row['accuracy_difference'], row['n'])} (n = {row['n']})", row)
+        return lost, _number(row["flops_speedup"]), points(row["equal_compute_difference"], row["n"])
 
     cells = [
-        (
-            f"{workload}, {kind}",
-            lost(new := ours[0].get(workload)),
-            _number(new["flops_speedup"]) if new else "",
-            lost(old := ours[1].get(workload)),
-            _number(old["flops_speedup"]) if old else "",
-            points(old["equal_compute_difference"], old["n"]) if old else "",
-        )
+        (f"{workload}, {kind}", *three(ours[0].get(workload)), *three(ours[1].get(workload)))
         for workload, kind in kinds.items()
         if any(workload in rows for rows in ours)
     ]

@@ -183,6 +183,6 @@ def test_the_headline_is_of_the_default_setting_alone() -> None:
     fresh = [row("b", "smartfrz", 0.002, 1.5, n=1)]
     text = headline(fresh, TABLE, {"a": "scratch", "b": "fine-tuning", "unknown": "fine-tuning"})
     assert text.splitlines()[2:] == [
-        "| a, scratch |  |  | -0.10 [-0.20, 0.00] (n = 3) | 1.30 |  |",
-        "| b, fine-tuning | +0.20 (n = 1) | 1.50 | +0.10 [0.00, +0.20] (n = 3) | 1.30 |  |",
+        "| a, scratch |  |  |  | -0.10 [-0.20, 0.00] (n = 3) | 1.30 |  |",
+        "| b, fine-tuning | +0.20 (n = 1) | 1.50 |  | +0.10 [0.00, +0.20] (n = 3) | 1.30 |  |",
     ]
