@@ -77,6 +77,11 @@ def not_found(what: str, code: str = "NOT_FOUND") -> ApiError:
     return ApiError(404, code, what)
 
 
+def unsupported(detail: str) -> ApiError:
+    """A body in a form that is not read."""
+    return ApiError(415, "UNSUPPORTED_MEDIA_TYPE", detail)
+
+
 def invalid(pointer: str, detail: str, code: str = "INVALID") -> ApiError:
     """422 with one fault."""
     return ApiError(422, "VALIDATION_FAILED", detail, faults=[Fault(pointer=pointer, detail=detail, code=code)])

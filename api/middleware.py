@@ -13,7 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.auth import Keys
-from api.errors import ApiError, respond
+from api.errors import ApiError, respond, unsupported
 
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/docs"})
 """Paths that need no key: the probes, and the shell of the documentation page (what it shows needs one)."""
@@ -60,7 +60,7 @@ class Gate:
         try:
             self._authorize(scope, headers)
             if headers.get("content-encoding", "identity").lower() != "identity":
-                raise _unsupported("Content-Encoding is not understood: send the body as it is.")
+                raise unsupported("Content-Encoding is not understood: send the body as it is.")
             await self.app(inner, await self._limited(headers, receive), send_with_id)
         except ApiError as error:
             await respond(inner, error)(inner, receive, send_with_id)
@@ -108,10 +108,6 @@ class Gate:
     def _too_large(self) -> ApiError:
         detail = f"The body is larger than {self.max_body_bytes} bytes."
         return ApiError(413, "BODY_TOO_LARGE", detail, metadata={"max_body_bytes": self.max_body_bytes})
-
-
-def _unsupported(detail: str) -> ApiError:
-    return ApiError(415, "UNSUPPORTED_MEDIA_TYPE", detail)
 
 
 def _replay(first: Message, receive: Receive) -> Receive:

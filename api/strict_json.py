@@ -12,11 +12,10 @@ from typing import Any
 
 from fastapi import Request
 
-from api.errors import ApiError, invalid
+from api.errors import invalid, unsupported
 
 MAX_DEPTH = 64
 """Objects and arrays inside one another, the body itself included. The store's parser gives up near 200."""
-
 
 MAX_VALUES = 10_000
 """Fields of all objects and items of all arrays. Each may be a fault, to be told with its pointer: a body of 1 MiB made
@@ -53,7 +52,7 @@ async def strict_json(request: Request) -> None:
     body, kind = await request.body(), request.headers.get("content-type", "")
     if body and not is_json(kind):
         detail = f"The body is sent as {kind or 'nothing'}: send JSON, with 'Content-Type: application/json'."
-        raise ApiError(415, "UNSUPPORTED_MEDIA_TYPE", detail)
+        raise unsupported(detail)
     fault = check(body)
     if fault is not None:
         raise invalid("", fault, "JSON_INVALID")

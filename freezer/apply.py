@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -146,15 +146,14 @@ class Applier:
         Raises:
             VerificationError: names the unit; something outside writes its weights, gradients or buffers.
         """
-        tensors = {**self._parameters, **{name: buffer for name, (buffer, _) in self._still().items()}}
-        held = {name: tensors[name] for name in self._frozen_sums if name in tensors}
-        self._compare(dict(zip(held, _bit_sums(list(held.values())), strict=True)))
+        self._compare(_sums({name: value for name, value in self._watched().items() if name in self._frozen_sums}))
 
     def checksums(self) -> dict[str, int]:
         """Sum of the bit patterns, modulo 2**64, of every parameter and every still buffer. One transfer a device."""
-        still = self._still()
-        tensors = {**self._parameters, **{name: buffer for name, (buffer, _) in still.items()}}
-        return dict(zip(tensors, _bit_sums(list(tensors.values())), strict=True))
+        return _sums(self._watched())
+
+    def _watched(self) -> dict[str, Tensor]:
+        return {**self._parameters, **{name: buffer for name, (buffer, _) in self._still().items()}}
 
     @property
     def unused(self) -> list[str]:
@@ -293,6 +292,10 @@ def _mode_owners(modules: dict[str, nn.Module], units: Sequence[Unit]) -> dict[s
 
 def _parameter_ids(optimizer: Optimizer) -> set[int]:
     return {id(p) for group in optimizer.param_groups for p in group["params"]}
+
+
+def _sums(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    return dict(zip(tensors, _bit_sums(list(tensors.values())), strict=True))
 
 
 @torch.no_grad()

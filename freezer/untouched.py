@@ -36,7 +36,7 @@ def kept_attributes(model: nn.Module) -> Iterator[None]:
             put_back()
 
 
-def _contents(value: Any) -> Iterator[Callable[[], None]]:
+def _contents(value: Any) -> Iterator[Callable[[], object]]:
     """What puts an attribute's own state back."""
     if isinstance(value, list | deque | set | dict):
         held = list(value.items() if isinstance(value, dict) else value)
@@ -47,7 +47,7 @@ def _contents(value: Any) -> Iterator[Callable[[], None]]:
         yield lambda: None if value._version == version else _overwrite(value, copied)
     elif isinstance(value, torch.Generator):
         state = value.get_state()
-        yield lambda: _set(value.set_state, state)
+        yield lambda: value.set_state(state)
     elif isinstance(value, random.Random):
         drawn = value.getstate()
         yield lambda: value.setstate(drawn)
@@ -67,10 +67,6 @@ def _refill(value: Any, held: list[Any]) -> None:
     (value.extend if isinstance(value, list | deque) else value.update)(held)
 
 
-def _set(setter: Callable[[Tensor], Any], state: Tensor) -> None:
-    setter(state)
-
-
 @torch.no_grad()
 def _overwrite(value: Tensor, copied: Tensor) -> None:
     value.copy_(copied)
@@ -79,15 +75,19 @@ def _overwrite(value: Tensor, copied: Tensor) -> None:
 @contextmanager
 def kept_randomness(model: nn.Module) -> Iterator[None]:
     """The generators of torch (on the CPU and the model's devices), Python and NumPy go on as if nothing was drawn."""
-    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
     python, numbers = random.getstate(), numpy_state()
     try:
-        with torch.random.fork_rng(devices=devices):
+        with torch.random.fork_rng(devices=cuda_devices(model)):
             yield
     finally:
         random.setstate(python)
         if numbers:
             sys.modules["numpy"].random.set_state(numbers)
+
+
+def cuda_devices(model: nn.Module) -> list[int]:
+    """Indices of the devices that hold the model; none on the CPU."""
+    return sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
 
 
 def numpy_state() -> dict[str, Any]:

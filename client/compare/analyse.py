@@ -18,6 +18,7 @@ from client.compare.machines import elsewhere, rivals_elsewhere
 from client.compare.statistics import HOW, difference, ratio, stat
 from client.compare.timeline import timeline
 from client.flows import Json
+from workers.jobs.codec import finite
 
 Values = dict[int, float | None]
 KEPT = (
@@ -223,11 +224,4 @@ def _run(run: Run, record: Json) -> Json:
     head = {"workload": run.workload, "arm": run.arm, "kind": run.kind, "seed": run.seed, "digest": run.digest}
     about = {name: record.get(name) for name in ("status", "error", "job_id", "tries", "workers")}
     report = record.get("report") or {}
-    return {**head, **about, **{name: _finite(report[name]) for name in KEPT if name in report}}
-
-
-def _finite(value: Any) -> Any:
-    """JSON knows no NaN: a loss that is none is null."""
-    if isinstance(value, dict):
-        return {name: _finite(part) for name, part in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return {**head, **about, **{name: finite(report[name]) for name in KEPT if name in report}}

@@ -17,7 +17,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves
 
 from freezer.buffers import kept_buffers
 from freezer.trace import clean_name
-from freezer.untouched import apart_from_caches, kept_randomness, numpy_state
+from freezer.untouched import apart_from_caches, cuda_devices, kept_randomness, numpy_state
 
 Action = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 """Stands in for one call: gets the real forward and its arguments, returns the output."""
@@ -260,11 +260,10 @@ def tensors(value: Any) -> list[Tensor]:
 
 def random_state(model: nn.Module) -> tuple[Any, ...]:
     """States of the generators that a pass may draw from."""
-    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
     return (
         torch.get_rng_state(),
         (random.getstate(), pickle.dumps(numpy_state())),
-        *(torch.cuda.get_rng_state(d) for d in devices),
+        *(torch.cuda.get_rng_state(device) for device in cuda_devices(model)),
     )
 
 

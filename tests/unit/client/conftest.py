@@ -43,6 +43,15 @@ class Service:
     def client(self, **policy: Any) -> Client:
         return Client(self.url, KEY, policy=RetryPolicy(**{"backoff_seconds": 0.01, **policy}))
 
+    def submitted(self) -> str:
+        """Id of the job that a command under way submits."""
+        jobs: list[Any] = []
+        with self.client() as client:
+            for _ in range(2000):
+                if jobs := client.list()["data"]:
+                    break
+        return str(jobs[0]["id"])
+
     def start(self, job_id: str) -> int:
         """A worker claims the job and reports a first step; returns its fence."""
         record = self.store.update(job_id, lambda r, now: state.claim(r, now, owner="w1", lease_seconds=60))

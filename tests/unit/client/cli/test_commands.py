@@ -185,12 +185,7 @@ def test_logs_follow_from_one_attempt_into_the_next(
 def test_submit_follow_shows_freezing_and_exits_as_wait(service: Service, smartfrz: Cli, in_background: Start) -> None:
     done: list[Result] = []
     thread = in_background(lambda: done.append(smartfrz("submit", "-", "--follow", stdin=json.dumps(service.spec))))
-    jobs: list[Any] = []
-    with service.client() as client:
-        for _ in range(2000):
-            if jobs := client.list()["data"]:
-                break
-    job_id = jobs[0]["id"]
+    job_id = service.submitted()
     service.start(job_id)
     service.event(job_id, "unit.frozen", unit="encoder.0", index=1, step=30, probability=0.931, of=8)
     service.finish(job_id, "failed", reason="code_error", message="ZeroDivisionError: boom")

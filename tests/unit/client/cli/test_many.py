@@ -56,12 +56,7 @@ def test_what_is_followed_does_not_spoil_what_a_program_reads(
     done: list[Result] = []
     spec = json.dumps(service.spec)
     thread = in_background(lambda: done.append(smartfrz("submit", "-", "--follow", *flags, stdin=spec)))
-    jobs: list[Any] = []
-    with service.client() as client:
-        for _ in range(2000):
-            if jobs := client.list()["data"]:
-                break
-    job_id = jobs[0]["id"]
+    job_id = service.submitted()
     service.start(job_id)
     service.finish(job_id)
     thread.join(timeout=20)
