@@ -60,12 +60,12 @@ def compare(
     try:
         changes = {} if test_from is None else {"test_from": test_from.value}
         comparison = load(source or str(definition), **changes)
+        _keep_apart(comparison, definition)
         runs = expand(comparison)
         folder = Folder(out)
         with nullcontext() if report_only else folder.owned():  # a running one may be looked at
             failed = False
             if not report_only:
-                _keep_apart(comparison, definition)
                 write_json(definition, comparison.document)
                 failed = bool(_run_all(ctx, runs, folder, workers=workers, again=again, dest=dest).failed)
             document = analyse(comparison, runs, folder.results(runs))
@@ -89,7 +89,7 @@ def compare(
 
 
 def _keep_apart(comparison: Comparison, definition: Path) -> None:
-    """Scores on the test split and on held-out training data do not replace each other."""
+    """Scores on the test split and on held-out training data do not replace each other, nor do their tables."""
     from client.compare import ComparisonError, load
 
     try:

@@ -67,9 +67,12 @@ def test_choosing_on_training_data_keeps_to_a_folder_of_its_own(
         (out / "comparison.md").read_text()
     )
     before = {path.name: path.read_bytes() for path in Folder(out).runs.glob("*.json")}
-    refused = smartfrz(*command)
-    assert refused.exit_code == 2
-    assert "holds runs of --test-from train: name another folder with --out" in refused.output
+    page = (out / "comparison.md").read_bytes()
+    for more in ((), ("--report-only",)):
+        refused = smartfrz(*command, *more)
+        assert refused.exit_code == 2
+        assert "holds runs of --test-from train: name another folder with --out" in refused.output
+    assert (out / "comparison.md").read_bytes() == page
     assert {path.name: path.read_bytes() for path in Folder(out).runs.glob("*.json")} == before
 
 
