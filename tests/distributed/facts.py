@@ -449,7 +449,7 @@ SCENARIOS = {name.removeprefix("scenario_"): f for name, f in list(globals().ite
 def main() -> None:
     rank, world, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
     store = dist.FileStore(str(folder / "rendezvous"), world)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=timedelta(seconds=30))
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=timedelta(minutes=5))
     for name in sys.argv[4:] or list(SCENARIOS):
         (folder / name).mkdir(exist_ok=True)
         (folder / name / f"{rank}.json").write_text(json.dumps(SCENARIOS[name](rank, folder / name)))

@@ -278,7 +278,7 @@ def main() -> None:
     torch.set_num_threads(1)
     if world > 1:
         store = dist.FileStore(job["rendezvous"], world)  # type: ignore[attr-defined]
-        dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=timedelta(seconds=60))
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=timedelta(minutes=5))
     if rank == 0:
         torch.manual_seed(0)
         for policy in job["policies"]:

@@ -271,7 +271,7 @@ def main() -> None:
     rank, world, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
     chosen = sys.argv[4:] or list(SCENARIOS)
     store = dist.FileStore(str(folder / "rendezvous"), world)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=timedelta(seconds=60))
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=timedelta(minutes=5))
     for name in chosen:
         scenario = SCENARIOS[name]
         (folder / name).mkdir(exist_ok=True)

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from tests.support.rank_processes import start, wait
+from tests.support.rank_processes import PATIENCE, start, wait
+
+pytestmark = pytest.mark.timeout(PATIENCE + 20)
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +22,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_ranks(folder: Path, world: int, *scenarios: str) -> Path:
     """Run scenarios, by default all; fails with the ranks' output if one does not finish."""
-    wait(start("tests.distributed.ranks", world, folder, *scenarios), seconds=110)
+    wait(start("tests.distributed.ranks", world, folder, *scenarios))
     return folder
 
 

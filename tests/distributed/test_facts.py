@@ -34,14 +34,16 @@ import torch
 from torch import nn
 
 from tests.distributed.test_ddp import results_of
-from tests.support.rank_processes import start, wait
+from tests.support.rank_processes import PATIENCE, start, wait
+
+pytestmark = pytest.mark.timeout(PATIENCE + 20)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where two ranks left the results of all scenarios."""
     folder = tmp_path_factory.mktemp("facts")
-    wait(start("tests.distributed.facts", 2, folder), seconds=100)
+    wait(start("tests.distributed.facts", 2, folder))
     return folder
 
 

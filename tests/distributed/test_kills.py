@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from freezer.config import POLICIES
-from tests.support.rank_processes import start, wait
+from tests.support.rank_processes import PATIENCE, start, wait
+
+pytestmark = pytest.mark.timeout(2 * PATIENCE + 20)
 
 EVENTS = {"agreed", "frozen", "thawed", "saving"}
 
 
-def run(folder: Path, world: int, job: dict[str, Any], name: str, *codes: int, seconds: float = 115) -> None:
+def run(folder: Path, world: int, job: dict[str, Any], name: str, *codes: int, seconds: float = PATIENCE) -> None:
     """All ranks of one job, until they have ended with one of the codes."""
     file = folder / f"{name}.json"
     file.write_text(json.dumps({**job, "rendezvous": str(folder / f"{name}.rendezvous")}))

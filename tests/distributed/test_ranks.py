@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,14 +11,14 @@ from typing import Any
 
 import pytest
 
+from tests.support.rank_processes import rendezvous
+
 SCRIPT = Path(__file__).parent.parent / "support" / "two_ranks.py"
 
 
 def two(what: str, out: Path, timeout: float) -> list[dict[str, Any]]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    env = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    _store, meeting = rendezvous()
+    env = os.environ | meeting | {"WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
     ranks = [
         subprocess.Popen([sys.executable, str(SCRIPT), what, str(out), str(timeout)], env=env | {"RANK": str(rank)})
         for rank in range(2)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from safetensors.torch import load_file
 
 from tests.conftest import StoreUrl
 from tests.support.equality import same
+from tests.support.rank_processes import rendezvous
 from workers.jobs import state
 from workers.jobs.layout import AttemptFiles, AttemptSpec, Control, JobFiles, Result, write_atomic
 from workers.jobs.record import JobRecord
@@ -74,16 +74,9 @@ def attempt(home: Path, spec: JobSpec, number: int = 1) -> AttemptFiles:
 
 def run(files: AttemptFiles, world: int = 1, **env: str) -> list[int]:
     """Run all ranks; their exit codes."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    base = {k: v for k, v in os.environ.items() if not k.startswith("SMARTFRZ_")}
-    base |= {
-        "OMP_NUM_THREADS": "1",
-        "SMARTFRZ_CODE_DIR": str(CODE),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
+    _store, meeting = rendezvous()
+    base = {k: v for k, v in os.environ.items() if not k.startswith("SMARTFRZ_")} | meeting
+    base |= {"OMP_NUM_THREADS": "1", "SMARTFRZ_CODE_DIR": str(CODE)}
     base |= {"SMARTFRZ_COLLECTIVE_TIMEOUT_SECONDS": "30"} | env
     ranks = [
         subprocess.Popen(
