@@ -1,12 +1,16 @@
-"""Prometheus: gauges from the store at scrape time, histograms of this process's requests."""
+"""Prometheus: gauges and totals from the store at scrape time, histograms of this process's requests."""
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from collections.abc import Iterator, Mapping
+
+from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from workers.jobs.ports import AsyncJobStore
-from workers.jobs.record import Status
+from workers.jobs.record import TERMINAL, Status
+from workers.jobs.tally import histogram
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 STATUSES: tuple[str, ...] = Status.__args__  # type: ignore[attr-defined]
@@ -33,9 +37,52 @@ class Telemetry:
         return generate_latest(self._registry)
 
 
-async def render_gauges(store: AsyncJobStore) -> bytes:
-    """The store's state now. Raises StoreUnavailable."""
+async def render_store(store: AsyncJobStore) -> bytes:
+    """The store's state now, and its totals over all jobs. Raises StoreUnavailable."""
     registry = CollectorRegistry()
+    await _gauges(store, registry)
+    registry.register(_Totals(await store.tallies()))
+    return generate_latest(registry)
+
+
+class _Totals:
+    """Counted by the store with each write, whichever process wrote: :mod:`workers.jobs.tally`."""
+
+    def __init__(self, tallies: Mapping[str, float]) -> None:
+        self._tallies = tallies
+
+    def collect(self) -> Iterator[Metric]:
+        wait = HistogramMetricFamily(
+            "smartfrz_job_queue_wait_seconds", "From a job's submission until a worker first took it."
+        )
+        wait.add_metric([], *histogram(self._tallies, "queue_wait"))
+        yield wait
+        run = HistogramMetricFamily(
+            "smartfrz_job_run_duration_seconds",
+            "Time in which workers had a job, all attempts together, by how it ended.",
+            labels=("status",),
+        )
+        for status in sorted(TERMINAL):
+            run.add_metric([status], *histogram(self._tallies, f"run:{status}"))
+        yield run
+        saved = CounterMetricFamily(
+            "smartfrz_flops_saved", "Estimated FLOPs that full training would have cost more, of jobs that succeeded."
+        )
+        saved.add_metric([], self._tallies.get("flops_saved", 0.0))
+        yield saved
+        events = CounterMetricFamily(
+            "smartfrz_freeze_events",
+            "Units frozen and thawed by all jobs so far; those undone by a resume count too.",
+            labels=("policy", "action"),
+        )
+        for name, count in sorted(self._tallies.items()):
+            kind, _, which = name.partition(":")
+            if kind == "freeze":
+                events.add_metric(which.rsplit(":", 1), count)
+        yield events
+
+
+async def _gauges(store: AsyncJobStore, registry: CollectorRegistry) -> None:
     counts, now, oldest = await store.counts(), await store.now(), await store.oldest_queued()
     jobs = Gauge("smartfrz_jobs", "Jobs by status.", ("status",), registry=registry)
     for status in STATUSES:
@@ -54,19 +101,9 @@ async def render_gauges(store: AsyncJobStore) -> bytes:
         registry=registry,
     )
     held_units = Gauge("smartfrz_job_frozen_units", "Frozen units, of active jobs.", ("job",), registry=registry)
-    events = Counter(
-        "smartfrz_freeze_events",
-        "Units frozen and thawed by all jobs so far; those undone by a resume count too.",
-        ("policy", "action"),
-        registry=registry,
-    )
-    for name, count in (await store.freeze_counts()).items():
-        policy, _, action = name.rpartition(":")
-        events.labels(policy, action).inc(count)
     for record in await store.active():
         units = (await store.get_freeze(record.id) or {}).get("units", [])
         total = sum(unit.get("parameters", 0) for unit in units)
         held = sum(unit.get("parameters", 0) for unit in units if unit.get("state") == "frozen")
         frozen.labels(record.id).set(held / total if total else 0.0)
         held_units.labels(record.id).set(sum(unit.get("state") == "frozen" for unit in units))
-    return generate_latest(registry)

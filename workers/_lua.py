@@ -27,15 +27,18 @@ end
 COMMIT = Script(
     _APPLY
     + """
--- KEYS record, queue, index of old status, index of new status, events
--- ARGV id, expected version, new version, token, json, fence, status, score, maxlen, then type, at, data of each event
+-- KEYS record, queue, index of old status, index of new status, events, tallies
+-- ARGV id, expected version, new version, token, json, fence, status, score, maxlen,
+--      how many arguments follow for tallies: name and amount of each; then type, at, data of each event
 local version = redis.call('HGET', KEYS[1], 'version')
 if version ~= ARGV[2] then
   if version and redis.call('HGET', KEYS[1], 'token') == ARGV[4] then return {'ok'} end
   return {'conflict'}
 end
+local last = 10 + tonumber(ARGV[10])
+for i = 11, last, 2 do redis.call('HINCRBYFLOAT', KEYS[6], ARGV[i], ARGV[i + 1]) end
 apply(KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5],
-      ARGV[1], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9], 10)
+      ARGV[1], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9], last + 1)
 return {'ok'}
 """
 )
@@ -132,13 +135,13 @@ return {'ok'}
 APPEND_DECISION = Script(
     _GUARD
     + """
--- KEYS decisions, steps, counts; ARGV token, step, json, then name and count of each
+-- KEYS decisions, steps, tallies; ARGV token, step, json, then name and amount of each
 local done = redis.call('HMGET', KEYS[1], 'decision_token', 'decision_seq')
 if done[1] == ARGV[2] then return {'ok', tonumber(done[2])} end
 local seq = redis.call('RPUSH', KEYS[2], ARGV[4])
 redis.call('ZADD', KEYS[3], ARGV[3], seq)
 redis.call('HSET', KEYS[1], 'decision_token', ARGV[2], 'decision_seq', seq)
-for i = 5, #ARGV, 2 do redis.call('HINCRBY', KEYS[4], ARGV[i], ARGV[i + 1]) end
+for i = 5, #ARGV, 2 do redis.call('HINCRBYFLOAT', KEYS[4], ARGV[i], ARGV[i + 1]) end
 return {'ok', seq}
 """
 )

@@ -13,7 +13,7 @@ Keys, after the prefix::
     decisions:<id>          list of JSON; seq = position, from 1
     decisions:<id>:steps    zset of seq by step
     decisions:<id>:gone     set of superseded seqs
-    freeze-counts           hash: <policy>:<action> -> units
+    tallies                 hash: name -> total
     commands:<id>           list of JSON; seq = position, from 1
     commands:<id>:settled   hash: seq -> outcome as JSON, seq:at -> time
     commands:<id>:key:<key> hash: body, seq; 24 h
@@ -32,13 +32,13 @@ from typing import Any
 
 from workers import _lua, _redis_removal
 from workers._redis import MAX_BLOCK_MS, Batch, Call, Eval, Op, Pause, Script
+from workers._redis_values import event_args, millis, read_events, stored_record, tally_args, unix_time
+from workers.jobs import tally
 from workers.jobs.codec import (
     decision_step,
     dumps,
-    freeze_counts,
     outcome_event,
     parse_event_id,
-    read_record,
     read_records,
     read_workers,
     write_new_record,
@@ -80,7 +80,7 @@ class Ops:
         return self.prefix + ":".join(parts)
 
     def now(self) -> Op[float]:
-        return _seconds((yield Call(("TIME",))))
+        return unix_time((yield Call(("TIME",))))
 
     def ping(self) -> Op[None]:
         yield Call(("PING",))
@@ -96,7 +96,7 @@ class Ops:
         keys = (*self._index_keys(new, "none"), self.key("jobs"), self.key("idempotency", name))
         keys += (self.key("job", start), self.key("starts", start))
         fields = self._fields(new, write_new_record(new))
-        args = (new.id, body, *fields, int(IDEMPOTENCY_SECONDS), start, *_event_args((created,)))
+        args = (new.id, body, *fields, int(IDEMPOTENCY_SECONDS), start, *event_args((created,)))
         reply = yield Eval(_lua.CREATE, keys, args)
         match reply:
             case ["ok"]:
@@ -135,7 +135,7 @@ class Ops:
 
     def get(self, job_id: str) -> Op[JobRecord]:
         text = yield Call(("HGET", self.key("job", job_id), "json"))
-        return _record(job_id, text)
+        return stored_record(job_id, text)
 
     def _many(self, ids: Collection[str]) -> Op[Sequence[JobRecord]]:
         """Records of the ids that exist and can be read, in their order."""
@@ -170,13 +170,16 @@ class Ops:
         key = self.key("job", job_id)
         for conflict in range(MAX_CONFLICTS):
             text, time = yield Batch((Call(("HGET", key, "json")), Call(("TIME",))))
-            record = _record(job_id, text)
-            change = decide(record, _seconds(time))
+            record = stored_record(job_id, text)
+            change = decide(record, unix_time(time))
             if change is None:
                 return record
             new = change.record.model_copy(update={"version": record.version + 1})
-            args = (job_id, record.version, *self._fields(new, write_record(new)), *_event_args(change.events))
-            reply = yield Eval(_lua.COMMIT, self._index_keys(new, record.status), args)
+            added = tally_args(tally.of_change(record, new))
+            fields = self._fields(new, write_record(new))
+            args = (job_id, record.version, *fields, len(added), *added, *event_args(change.events))
+            keys = (*self._index_keys(new, record.status), self.key("tallies"))
+            reply = yield Eval(_lua.COMMIT, keys, args)
             if reply[0] == "ok":
                 return new
             yield Pause(random.uniform(0.0, min(0.05, 0.001 * 2 ** min(conflict, 6))))
@@ -249,16 +252,16 @@ class Ops:
         return reply[1] if len(reply) > 1 else None
 
     def append_event(self, job_id: str, event: Event, fence: int | None) -> Op[str]:
-        keys, args = (self.key("events", job_id),), (secrets.token_hex(8), MAX_EVENTS, *_event_args((event,)))
+        keys, args = (self.key("events", job_id),), (secrets.token_hex(8), MAX_EVENTS, *event_args((event,)))
         return str((yield from self._guarded(job_id, fence, _lua.APPEND_EVENT, keys, *args)))
 
     def put_freeze(self, job_id: str, fence: int, status: dict[str, Any]) -> Op[None]:
         yield from self._guarded(job_id, fence, _lua.PUT_FREEZE, (self.key("freeze", job_id),), dumps(status))
 
     def append_decision(self, job_id: str, fence: int, decision: dict[str, Any]) -> Op[int]:
-        keys = (self.key("decisions", job_id), self.key("decisions", job_id, "steps"), self.key("freeze-counts"))
-        counts = (part for pair in freeze_counts(decision).items() for part in pair)
-        args = (secrets.token_hex(8), decision_step(decision), dumps({**decision, "fence": fence}), *counts)
+        keys = (self.key("decisions", job_id), self.key("decisions", job_id, "steps"), self.key("tallies"))
+        added = tally_args(tally.of_decision(decision))
+        args = (secrets.token_hex(8), decision_step(decision), dumps({**decision, "fence": fence}), *added)
         return int((yield from self._guarded(job_id, fence, _lua.APPEND_DECISION, keys, *args)))
 
     def supersede_decisions(self, job_id: str, fence: int, after_step: int) -> Op[int]:
@@ -270,7 +273,7 @@ class Ops:
     def events(self, job_id: str, after: str, limit: int) -> Op[Sequence[Event]]:
         millis, number = parse_event_id(after)
         start = f"({millis}-{number}"
-        return _events((yield Call(("XRANGE", self.key("events", job_id), start, "+", "COUNT", limit))))
+        return read_events((yield Call(("XRANGE", self.key("events", job_id), start, "+", "COUNT", limit))))
 
     def wait_events(
         self, cursors: Mapping[str, str], block_ms: int, limit: int = 100
@@ -282,7 +285,7 @@ class Ops:
         ids = ["-".join(map(str, parse_event_id(after))) for after in cursors.values()]
         block = ("BLOCK", min(block_ms, MAX_BLOCK_MS)) if block_ms > 0 else ()  # BLOCK 0 would wait for ever
         reply = yield Call(("XREAD", "COUNT", limit, *block, "STREAMS", *jobs, *ids))
-        return {jobs[key]: _events(entries) for key, entries in reply or ()}
+        return {jobs[key]: read_events(entries) for key, entries in reply or ()}
 
     def get_freeze(self, job_id: str) -> Op[dict[str, Any] | None]:
         text = yield Call(("GET", self.key("freeze", job_id)))
@@ -295,13 +298,13 @@ class Ops:
         gone = {int(seq) for seq in superseded}
         return [{**json.loads(t), "seq": s, "superseded": s in gone} for s, t in enumerate(texts, after + 1)]
 
-    def freeze_counts(self) -> Op[dict[str, int]]:
+    def tallies(self) -> Op[dict[str, float]]:
         # not HGETALL: a generic command's reply is a plain list, whatever the client makes of that one
-        key = self.key("freeze-counts")
+        key = self.key("tallies")
         names = sorted((yield Call(("HKEYS", key))))
         if not names:
             return {}
-        return dict(zip(names, map(int, (yield Call(("HMGET", key, *names)))), strict=True))
+        return dict(zip(names, map(float, (yield Call(("HMGET", key, *names)))), strict=True))
 
     # --- commands
 
@@ -348,13 +351,13 @@ class Ops:
             raise ValueError(f"job {job_id} has no command {seq}")
         told = outcome_event(known[0].model_copy(update=outcome | {"settled_at": at}))
         keys = (self.key("commands", job_id, "settled"), self.key("events", job_id))
-        args = (seq, dumps(outcome), repr(at), MAX_EVENTS, *_event_args((told,)))
+        args = (seq, dumps(outcome), repr(at), MAX_EVENTS, *event_args((told,)))
         return bool((yield from self._guarded(job_id, fence, _lua.SETTLE_COMMAND, keys, *args)))
 
     # --- workers and locks
 
     def put_worker(self, worker: WorkerInfo, ttl_seconds: float) -> Op[None]:
-        put = Call(("SET", self.key("worker", worker.id), worker.model_dump_json(), "PX", _millis(ttl_seconds)))
+        put = Call(("SET", self.key("worker", worker.id), worker.model_dump_json(), "PX", millis(ttl_seconds)))
         yield Batch((put, Call(("SADD", self.key("workers"), worker.id))), atomic=True)
 
     def remove_worker(self, worker_id: str) -> Op[None]:
@@ -371,30 +374,4 @@ class Ops:
         return read_workers(text for text in texts if text is not None)
 
     def try_lock(self, name: str, holder: str, ttl_seconds: float) -> Op[bool]:
-        return bool((yield Eval(_lua.TRY_LOCK, (self.key("lock", name),), (holder, _millis(ttl_seconds)))))
-
-
-def _record(job_id: str, text: str | None) -> JobRecord:
-    if text is None:
-        raise JobNotFound(job_id)
-    return read_record(job_id, text)
-
-
-def _event_args(events: Sequence[Event]) -> tuple[str, ...]:
-    return tuple(part for event in events for part in (event.type, repr(event.at), dumps(event.data)))
-
-
-def _events(entries: Any) -> list[Event]:
-    return [
-        Event(id=entry_id, type=fields["type"], at=float(fields["at"]), data=json.loads(fields["data"]))
-        for entry_id, fields in entries or ()
-    ]
-
-
-def _seconds(reply: Any) -> float:
-    seconds, micros = reply
-    return int(seconds) + int(micros) / 1e6
-
-
-def _millis(seconds: float) -> int:
-    return max(1, round(seconds * 1000))
+        return bool((yield Eval(_lua.TRY_LOCK, (self.key("lock", name),), (holder, millis(ttl_seconds)))))

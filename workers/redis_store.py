@@ -100,8 +100,8 @@ class RedisJobStore:
     def decisions(self, job_id: str, *, after: int = 0, limit: int = 100) -> Sequence[dict[str, Any]]:
         return self._driver.run(self._ops.decisions(job_id, after, limit))
 
-    def freeze_counts(self) -> dict[str, int]:
-        return self._driver.run(self._ops.freeze_counts())
+    def tallies(self) -> dict[str, float]:
+        return self._driver.run(self._ops.tallies())
 
     def supersede_decisions(self, job_id: str, fence: int, *, after_step: int) -> int:
         return self._driver.run(self._ops.supersede_decisions(job_id, fence, after_step))
@@ -224,8 +224,8 @@ class AsyncRedisJobStore:
     async def decisions(self, job_id: str, *, after: int = 0, limit: int = 100) -> Sequence[dict[str, Any]]:
         return await self._driver.run(self._ops.decisions(job_id, after, limit))
 
-    async def freeze_counts(self) -> dict[str, int]:
-        return await self._driver.run(self._ops.freeze_counts())
+    async def tallies(self) -> dict[str, float]:
+        return await self._driver.run(self._ops.tallies())
 
     async def supersede_decisions(self, job_id: str, fence: int, *, after_step: int) -> int:
         return await self._driver.run(self._ops.supersede_decisions(job_id, fence, after_step))

@@ -68,13 +68,15 @@ def cell(value: object) -> str:
 
 
 def measure(name: str, value: object) -> object:
-    """A figure with the unit that its name tells: ``*_seconds``, ``*_bytes*``, ``*_ratio``; else as it is."""
+    """A figure as its name tells: ``*_seconds``, ``*_bytes*``, ``*_ratio``, ``flops_*``; else as it is."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return value
     if name.endswith("_seconds"):
         return f"{value:.2f} s" if value < 60 else duration(value)
     if "_ratio" in name:
         return f"{value:.1%}"
+    if name.startswith("flops_"):
+        return f"{value:.3g}"
     return byte_size(value) if "_bytes" in name else value
 
 

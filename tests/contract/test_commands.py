@@ -86,12 +86,3 @@ def test_an_ended_job_takes_none_but_replays(store: JobStore) -> None:
         store.add_command(job.id, "freeze", ["a"])
     assert not store.add_command(job.id, "thaw", None, idempotency=("k", "hash"))[1]
     assert len(store.commands(job.id)) == 1
-
-
-def test_freezing_is_counted_by_policy(store: JobStore) -> None:
-    job = claimed(store)
-    assert store.freeze_counts() == {}
-    store.append_decision(job.id, 1, {"step": 1, "policy": "linear", "frozen": ["a", "b"], "thawed": []})
-    store.append_decision(job.id, 1, {"step": 2, "policy": "linear", "frozen": ["c"], "thawed": ["a"]})
-    store.append_decision(job.id, 1, {"step": 3, "frozen": ["d"]})
-    assert store.freeze_counts() == {"linear:freeze": 3, "linear:thaw": 1}

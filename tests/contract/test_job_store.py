@@ -242,6 +242,34 @@ class TestList:
         assert ([r.id for r in page], more) == ([wanted[0]], False)
 
 
+class TestTallies:
+    def test_waits_runs_and_savings_add_up_over_jobs(self, store: JobStore) -> None:
+        assert store.tallies() == {}
+        for waited, saved in ((30.0, 1e18), (50.0, 0.5e18)):
+            job = store.create(record(store.now() - waited))[0]
+            store.update(job.id, partial(state.claim, owner="w1", lease_seconds=60))
+            store.update(job.id, partial(state.finish, fence=1, status="succeeded", summary={"flops_saved": saved}))
+        found = store.tallies()
+        assert (found["queue_wait:60"], found["run:succeeded:1"], found["flops_saved"]) == (2.0, 2.0, 1.5e18)
+        assert 80.0 <= found["queue_wait:sum"] < 140.0
+
+    def test_units_are_counted_by_policy(self, store: JobStore) -> None:
+        job = claimed(store)
+        before = store.tallies()
+        store.append_decision(job.id, 1, {"step": 1, "policy": "linear", "frozen": ["a", "b"], "thawed": []})
+        store.append_decision(job.id, 1, {"step": 2, "policy": "linear", "frozen": ["c"], "thawed": ["a"]})
+        assert store.tallies() == {**before, "freeze:linear:freeze": 3.0, "freeze:linear:thaw": 1.0}
+
+    def test_what_was_refused_adds_nothing(self, store: JobStore) -> None:
+        job = claimed(store)
+        before = store.tallies()
+        with pytest.raises(StaleFence):
+            store.append_decision(job.id, 2, {"step": 1, "policy": "linear", "frozen": ["a"]})
+        with pytest.raises(StaleFence):
+            store.update(job.id, partial(state.finish, fence=2, status="failed"))
+        assert store.tallies() == before
+
+
 class TestDelete:
     def ended(self, store: JobStore) -> JobRecord:
         """A job that left something under every key."""
@@ -256,7 +284,7 @@ class TestDelete:
 
     def test_nothing_of_it_is_left_and_others_stay(self, store: JobStore) -> None:
         job, other = self.ended(store), store.create(record(2000.0))[0]
-        counted = store.freeze_counts()
+        counted = store.tallies()
         store.delete(job.id)
         with pytest.raises(JobNotFound):
             store.get(job.id)
@@ -265,7 +293,8 @@ class TestDelete:
         assert store.counts() == {"queued": 1}
         assert (store.events(job.id), store.get_freeze(job.id)) == ([], None)
         assert (store.decisions(job.id), store.commands(job.id)) == ([], [])
-        assert store.freeze_counts() == counted, "what was frozen was frozen"
+        assert store.tallies() == counted, "what was frozen was frozen"
+        assert counted["run:succeeded:sum"] >= 0
 
     def test_its_id_stays_until_its_files_are_gone(self, store: JobStore) -> None:
         assert store.deleted() == []

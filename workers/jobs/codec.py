@@ -132,13 +132,6 @@ def decision_step(decision: dict[str, Any]) -> int:
     return step
 
 
-def freeze_counts(decision: dict[str, Any]) -> dict[str, int]:
-    """How many units a decision froze and thawed, by ``<policy>:<action>``; nothing where it names no policy."""
-    policy, counts = decision.get("policy"), {"freeze": "frozen", "thaw": "thawed"}
-    found = {f"{policy}:{action}": len(decision.get(units) or ()) for action, units in counts.items()}
-    return {name: count for name, count in found.items() if count and policy}
-
-
 def outcome_event(command: Command) -> Event:
     """The event that tells what became of a settled command."""
     data: dict[str, Any] = {

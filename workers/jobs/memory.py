@@ -11,10 +11,10 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from workers.jobs import tally
 from workers.jobs.codec import (
     decision_step,
     dumps,
-    freeze_counts,
     is_record,
     outcome_event,
     parse_event_id,
@@ -55,7 +55,7 @@ class MemoryJobStore:
         self._events: dict[str, deque[Event]] = defaultdict(lambda: deque(maxlen=MAX_EVENTS))
         self._freeze: dict[str, str] = {}
         self._decisions: dict[str, list[str]] = defaultdict(list)
-        self._freeze_counts: dict[str, int] = defaultdict(int)
+        self._tallies: dict[str, float] = defaultdict(float)
         self._superseded: dict[str, set[int]] = defaultdict(set)
         self._commands: dict[str, list[str]] = defaultdict(list)
         self._starts: dict[str, set[str]] = defaultdict(set)
@@ -145,6 +145,7 @@ class MemoryJobStore:
                 return record
             new = change.record.model_copy(update={"version": record.version + 1})
             stored = self._write(new, write_record(new))
+            self._add(tally.of_change(record, new))
             for event in change.events:
                 self._append(job_id, event)
             return stored
@@ -260,8 +261,7 @@ class MemoryJobStore:
         with self._open():
             self._fenced(job_id, fence)
             self._decisions[job_id].append(dumps({**decision, "fence": fence}))
-            for name, count in freeze_counts(decision).items():
-                self._freeze_counts[name] += count
+            self._add(tally.of_decision(decision))
             return len(self._decisions[job_id])
 
     def decisions(self, job_id: str, *, after: int = 0, limit: int = 100) -> Sequence[dict[str, Any]]:
@@ -270,9 +270,13 @@ class MemoryJobStore:
             texts = self._decisions.get(job_id, [])[after : after + limit]
             return [{**json.loads(t), "seq": s, "superseded": s in gone} for s, t in enumerate(texts, after + 1)]
 
-    def freeze_counts(self) -> dict[str, int]:
+    def tallies(self) -> dict[str, float]:
         with self._open():
-            return dict(self._freeze_counts)
+            return dict(self._tallies)
+
+    def _add(self, amounts: dict[str, float]) -> None:
+        for name, amount in amounts.items():
+            self._tallies[name] += amount
 
     def supersede_decisions(self, job_id: str, fence: int, *, after_step: int) -> int:
         with self._open():

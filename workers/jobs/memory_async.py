@@ -109,8 +109,8 @@ class AsyncMemoryJobStore:
     async def decisions(self, job_id: str, *, after: int = 0, limit: int = 100) -> Sequence[dict[str, Any]]:
         return self.sync.decisions(job_id, after=after, limit=limit)
 
-    async def freeze_counts(self) -> dict[str, int]:
-        return self.sync.freeze_counts()
+    async def tallies(self) -> dict[str, float]:
+        return self.sync.tallies()
 
     async def supersede_decisions(self, job_id: str, fence: int, *, after_step: int) -> int:
         return self.sync.supersede_decisions(job_id, fence, after_step=after_step)

@@ -135,8 +135,10 @@ class JobStore(Protocol):
     def decisions(self, job_id: str, *, after: int = 0, limit: int = 100) -> Sequence[dict[str, Any]]:
         """Decisions with ``seq`` > after, oldest first. Each carries seq, fence, step, superseded."""
 
-    def freeze_counts(self) -> dict[str, int]:
-        """Units frozen and thawed by all decisions ever appended, by ``<policy>:<action>``; superseded ones count."""
+    def tallies(self) -> dict[str, float]:
+        """Totals over all jobs there ever were, deleted ones and superseded decisions too, by the names of
+        :mod:`workers.jobs.tally`. :meth:`update` and :meth:`append_decision` add to them, in the same atomic write.
+        """
 
     def supersede_decisions(self, job_id: str, fence: int, *, after_step: int) -> int:
         """Mark decisions later than a checkpoint as superseded; returns how many. Raises StaleFence."""
@@ -232,7 +234,7 @@ class AsyncJobStore(Protocol):
     async def get_freeze(self, job_id: str) -> dict[str, Any] | None: ...
     async def append_decision(self, job_id: str, fence: int, decision: dict[str, Any]) -> int: ...
     async def decisions(self, job_id: str, *, after: int = 0, limit: int = 100) -> Sequence[dict[str, Any]]: ...
-    async def freeze_counts(self) -> dict[str, int]: ...
+    async def tallies(self) -> dict[str, float]: ...
     async def supersede_decisions(self, job_id: str, fence: int, *, after_step: int) -> int: ...
     async def add_command(
         self,

@@ -129,6 +129,7 @@ def summary(document: dict[str, Any]) -> dict[str, Any]:
         "frozen_units": document["frozen_units"],
         "units": document["units"],
         "flops_ratio": document["flops"]["ratio"],
+        "flops_saved": document["flops"]["full_training"] - document["flops"]["this_run"],
         "allreduce_bytes_ratio": document["allreduce_bytes"]["ratio"],
         "wall_seconds": document["wall_seconds"],
     }

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from freezer.windows import Snapshot
+from workers.jobs import state
 from workers.jobs.record import Event, WorkerInfo
 
 
@@ -317,6 +318,24 @@ async def test_gauges_come_from_the_store_and_routes_are_templates(world: Any) -
         assert line in text.splitlines(), line
     world.finish(job_id)
     assert "smartfrz_job_frozen_parameters_ratio{" not in (await world.client.get("/metrics")).text
+
+
+async def test_totals_outlive_the_jobs(world: Any) -> None:
+    job_id = await world.submit()
+    fence = world.run(job_id)
+    summary = {"flops_saved": 2.5e15}
+    world.store.update(job_id, lambda r, t: state.finish(r, t, fence=fence, status="succeeded", summary=summary))
+    lines = (await world.client.get("/metrics")).text.splitlines()
+    for line in (
+        "smartfrz_job_queue_wait_seconds_count 1.0",
+        'smartfrz_job_queue_wait_seconds_bucket{le="60"} 1.0',
+        'smartfrz_job_run_duration_seconds_bucket{le="+Inf",status="succeeded"} 1.0',
+        'smartfrz_job_run_duration_seconds_count{status="failed"} 0.0',
+        "smartfrz_flops_saved_total 2.5e+15",
+    ):
+        assert line in lines, line
+    await world.client.delete(f"/v1/jobs/{job_id}")
+    assert (await world.client.get("/metrics")).text.splitlines().count("smartfrz_flops_saved_total 2.5e+15") == 1
 
 
 async def test_version(world: Any) -> None:

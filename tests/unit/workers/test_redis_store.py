@@ -55,8 +55,11 @@ def test_a_repeated_write_counts_once(stutter: RedisJobStore) -> None:
     ids = [stutter.append_event(job.id, Event(type="log", at=1.0), fence=1) for _ in range(2)]
     assert [e.type for e in stutter.events(job.id)] == ["job.created", "job.starting", "log", "log"]
     assert [e.id for e in stutter.events(job.id)][2:] == ids
-    assert [stutter.append_decision(job.id, 1, {"step": s}) for s in (1, 2)] == [1, 2]
+    decisions = [{"step": step, "policy": "linear", "frozen": ["a"]} for step in (1, 2)]
+    assert [stutter.append_decision(job.id, 1, decision) for decision in decisions] == [1, 2]
     assert [d["step"] for d in stutter.decisions(job.id)] == [1, 2]
+    tallies = stutter.tallies()
+    assert (tallies["queue_wait:+Inf"], tallies["freeze:linear:freeze"]) == (1.0, 2.0)
     assert stutter.try_lock("l", "a", 60.0)
 
 
@@ -78,7 +81,7 @@ def test_a_deleted_job_leaves_no_key(store: RedisJobStore, store_url: StoreUrl) 
     store.update(job.id, partial(state.finish, fence=1, status="succeeded"))
     store.delete(job.id)
     keys = _one(Call(("KEYS", f"{store_url.prefix}*")))
-    assert store._driver.run(keys) == [f"{store_url.prefix}deleted"]
+    assert sorted(store._driver.run(keys)) == [f"{store_url.prefix}deleted", f"{store_url.prefix}tallies"]
 
 
 def test_without_idempotency_key_too(stutter: RedisJobStore) -> None:
@@ -135,7 +138,7 @@ def test_every_key_is_under_the_prefix(store: RedisJobStore, store_url: StoreUrl
     keys = store._driver.run(_one(Call(("KEYS", f"{store_url.prefix}*"))))
     parts = ("jobs", "status:starting", f"job:{job.id}", f"events:{job.id}", f"freeze:{job.id}", "idempotency:key")
     decisions = (f"decisions:{job.id}", f"decisions:{job.id}:steps", f"decisions:{job.id}:gone")
-    assert sorted(keys) == sorted(store_url.prefix + part for part in (*parts, *decisions, "lock:reaper"))
+    assert sorted(keys) == sorted(store_url.prefix + part for part in (*parts, *decisions, "lock:reaper", "tallies"))
     ttl = store._driver.run(_one(Call(("TTL", f"{store_url.prefix}idempotency:key"))))
     assert 86000 < ttl <= 86400
 

@@ -14,6 +14,7 @@ from client.cli.output import measure
         ("wall_seconds", 125.0, "2:05"),
         ("flops_ratio", 0.823, "82.3%"),
         ("allreduce_bytes_full_training", 3 * 2**20, "3.0 MiB"),
+        ("flops_saved", 123_456_789_012, "1.23e+11"),
         ("accuracy", 0.5, 0.5),
         ("flops_ratio", None, None),
         ("resumed_seconds", True, True),
