@@ -20,6 +20,7 @@ from benchmarks.policies.setting import SETTINGS, choose_and_report
 from benchmarks.policies.summary import (
     against_full_and_calendar,
     against_policies,
+    against_rivals,
     choices,
     chosen_by_hand,
     confirmed,
@@ -88,7 +89,8 @@ def main() -> int:
     listed = [] if options.arms else judge(table if options.quick else _confirmed(), table, kinds)
     if not options.quick:
         if options.arms == "confirm":
-            found, parts = {"kinds": kinds}, {"confirm": confirmed(table, kinds)}
+            found = {"kinds": kinds}
+            parts = {"confirm": confirmed(table, kinds), "rivals": against_rivals(table, kinds)}
         elif options.arms:
             results = {name: record for name, record in results.items() if not _usual(record, usual)}
             found, parts = _limits(table, kinds, halves, usual)

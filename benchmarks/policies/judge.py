@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from client.flows import Json
@@ -20,8 +20,8 @@ def judge(confirmed: Sequence[Json], compared: Sequence[Json], kinds: Mapping[st
 
     Args:
         confirmed: table of :func:`client.compare.analyse`, of seeds that decided nothing: full training, its shortened
-            forms, early stopping and ours.
-        compared: the table with every policy, whose calendar stands in where it was not run again.
+            forms, early stopping, ours and some other policies.
+        compared: the table with every policy, whose calendar and policies stand in where they were not run again.
         kinds: ``fine-tuning`` or ``scratch``, by workload.
     """
     rows = {row["workload"]: row for row in confirmed if row["arm"] == SUBJECT}
@@ -39,26 +39,37 @@ def judge(confirmed: Sequence[Json], compared: Sequence[Json], kinds: Mapping[st
     found.append(
         _least("early stopping: workloads where we are ahead, and behind in nothing", *_early(ours, len(kinds)))
     )
-    others = against_others(compared)
+    others = against_others(confirmed, compared)
     return found + _not_below("other policies that spend as much or more", others, len(others))
 
 
-def against_others(table: Sequence[Json]) -> dict[str, float]:
+def against_others(confirmed: Sequence[Json], compared: Sequence[Json]) -> dict[str, float]:
     """Our accuracy less a rival's, by ``workload: rival``: policies of others that froze something, spent as much as
     ours or more, and share three seeds with it. Early stopping is no policy and is judged by itself.
+
+    A rival that met ours on the seeds of ``confirmed`` is judged there, else by ``compared``.
     """
+    arms = {row["arm"] for row in compared if not row["arm"].startswith(SUBJECT)}  # its own settings are no rivals
+    met = _met(compared, arms) | _met(confirmed, arms)
+    return {
+        name: rival["accuracy_difference"]["mean"]
+        for name, rival in met.items()
+        if rival["flops_ratio"] and rival["flops_ratio"]["mean"] <= 1.0
+    }
+
+
+def _met(table: Sequence[Json], arms: Collection[str]) -> dict[str, Json]:
+    """What of ours stands against those that froze something, on three seeds or more, by ``workload: rival``."""
     rows = {(row["workload"], row["arm"]): row for row in table}
     return {
-        f"{workload}: {name}": rival["accuracy_difference"]["mean"]
+        f"{workload}: {name}": rival
         for (workload, arm), row in rows.items()
         if arm == SUBJECT
         for name, rival in row["against"].items()
-        if not name.startswith(SUBJECT)  # its own settings are no rivals
+        if name in arms
         and _freezes(rows.get((workload, name)))
         and rival["accuracy_difference"]
         and rival["accuracy_difference"]["n"] >= SEEDS
-        and rival["flops_ratio"]
-        and rival["flops_ratio"]["mean"] <= 1.0
     }
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from statistics import harmonic_mean
+from statistics import fmean, harmonic_mean
 
 from benchmarks.policies.judge import SUBJECT
 from benchmarks.policies.setting import SETTINGS
@@ -118,6 +118,39 @@ def confirmed(table: Sequence[Json], kinds: Mapping[str, str]) -> str:
         saved = _number(harmonic_mean(known)) if known else ""
         cells.append(("mean", "", "", "", lost, saved, "", calendar, "", early))
     return _table(head, cells)
+
+
+def against_rivals(table: Sequence[Json], kinds: Mapping[str, str]) -> str:
+    """Our accuracy less that of each other policy, and its FLOPs over ours, workload by workload.
+
+    Of freezing policies alone: the calendar, early stopping and hurried recipes have their columns elsewhere. The last
+    line is the mean over the workloads, each weighing the same, with its interval over them.
+    """
+    rows = {(row["workload"], row["arm"]): row for row in table if row["n"]}
+    froze = {key for key, row in rows.items() if row["kind"] == "policy" and (row["frozen_units"] or {}).get("mean")}
+    own = (SUBJECT, "frozen-")
+    names = [arm for arm in dict.fromkeys(row["arm"] for row in table) if not arm.startswith(own)]
+    names = [arm for arm in names if any((workload, arm) in froze for workload in kinds)]
+    ours = {workload: row for workload in kinds if (row := rows.get((workload, SUBJECT)))}
+
+    def cell(workload: str, name: str) -> str:
+        if (workload, name) not in froze:
+            return ""
+        found = ours[workload]["against"][name]
+        spent = _inverse(found["flops_ratio"])
+        gained = points(found["accuracy_difference"], ours[workload]["n"])
+        return gained if spent is None else f"{gained} ({spent:.2f})"
+
+    def mean(name: str) -> str:
+        met = [row["against"][name] for workload, row in ours.items() if (workload, name) in froze]
+        spent = [1 / found["flops_ratio"]["mean"] for found in met if found["flops_ratio"]]
+        gained = _over_workloads(met, "accuracy_difference")
+        return f"{gained} ({fmean(spent):.2f})" if spent else gained
+
+    cells = [(workload, *(cell(workload, name) for name in names)) for workload in ours]
+    if len(ours) > 1:
+        cells.append(("mean", *(mean(name) for name in names)))
+    return _table(("workload", *(f"to {name}, pt (its FLOPs / ours)" for name in names)), cells)
 
 
 def _over_workloads(rows: Sequence[Json], measure: str) -> str:

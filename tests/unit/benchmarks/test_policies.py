@@ -134,6 +134,24 @@ def test_who_is_no_rival(name: str, found: dict[str, Any], frozen: float) -> Non
     assert all(other_policies(policies(frozen, **{name: found})).values())
 
 
+@pytest.mark.parametrize(
+    ("fresh", "kept"),
+    [
+        pytest.param(rival(-0.1), False, id="worse than on the seeds of before"),
+        pytest.param(rival(-0.1, 1.1), True, id="no rival there, for it spends less"),
+        pytest.param(rival(-0.1, n=2), True, id="two seeds: those of before count"),
+    ],
+)
+def test_a_rival_is_judged_on_the_seeds_that_decided_nothing_where_it_ran_there(
+    fresh: dict[str, Any], kept: bool
+) -> None:
+    ours = row("a", against={"early-stop": rival(), "linear": fresh, "frozen-faster-0.6": rival(-0.5)})
+    others = [row("a", arm=name, against={}) for name in ("linear", "frozen-faster-0.6")]
+    listed = judge([ours, row("b"), *others], policies(), KINDS)
+    worst = next(e for e in listed if e["measure"].startswith("accuracy against other policies"))
+    assert worst["ok"] == kept, "and our own policy on another recipe is no rival"
+
+
 def test_what_was_not_measured_is_not_kept() -> None:
     listed = judge([row("a")], [], KINDS)
     assert {e["measure"] for e in listed if e["value"] is None} >= {"b: FLOPs, full / ours"}

@@ -12,6 +12,7 @@ from benchmarks.policies.setting import choose_and_report
 from benchmarks.policies.summary import (
     against_full_and_calendar,
     against_policies,
+    against_rivals,
     choices,
     chosen_by_hand,
     confirmed,
@@ -116,6 +117,32 @@ def test_what_was_confirmed_stands_against_those_who_stop_and_hurry() -> None:
         "+0.30 (n = 2) (1.00 of our FLOPs)",
         "+2.00 [+1.00, +3.00] (0.80 of our FLOPs)",
         "",
+    ]
+
+
+def test_other_policies_stand_beside_ours_with_what_they_spent() -> None:
+    def met(accuracy: float, flops: float) -> dict[str, Any]:
+        return {
+            "accuracy_difference": stat(accuracy, 3, accuracy - 0.001, accuracy + 0.001),
+            "flops_ratio": stat(flops),
+        }
+
+    froze, idle = {"frozen_units": stat(2.0), "against": {}}, {"frozen_units": stat(0.0), "against": {}}
+    against = {name: met(0.002, 0.8) for name in ("linear", "faster-0.6", "frozen-faster-0.6", "early-stop")}
+    table = [
+        {**row("a", "smartfrz", 0.0, 1.3), **froze, "against": against},
+        {**row("b", "smartfrz", 0.0, 1.3), **froze, "against": {"linear": met(-0.004, 1.0)}},
+        *({**row(name, "linear", 0.0, 1.1), **froze} for name in ("a", "b")),
+        {**row("a", "faster-0.6", 0.0, 1.6), **idle},
+        {**row("a", "frozen-faster-0.6", 0.0, 1.6), **froze},
+        {**row("a", "early-stop", 0.0, 1.6), "kind": "early-stop", **froze},
+    ]
+    head, _, *lines = against_rivals(table, {"a": "scratch", "b": "scratch", "c": "scratch"}).splitlines()
+    assert head == "| workload | to linear, pt (its FLOPs / ours) |"
+    assert lines == [
+        "| a | +0.20 [+0.10, +0.30] (1.25) |",
+        "| b | -0.40 [-0.50, -0.30] (1.00) |",
+        "| mean | -0.10 [-3.91, +3.71] (1.12) |",
     ]
 
 
