@@ -173,6 +173,8 @@ def test_the_report_says_what_was_measured(tmp_path: Path) -> None:
     assert {"accuracy", "frozen_units", "units", "flops_ratio", "allreduce_bytes_ratio", "wall_seconds"} <= set(
         ended.summary
     )
+    saved = document["flops"]["full_training"] - document["flops"]["this_run"]
+    assert ended.summary["flops_saved"] == saved > 0
     lines = [json.loads(line) for line in files.metrics.read_text().splitlines()]
     assert {"loss", "learning_rate", "frozen_units", "step_seconds"} <= set(lines[0])
     assert lines[-1]["test_accuracy"] == document["accuracy"]
