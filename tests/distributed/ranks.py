@@ -18,6 +18,7 @@ from torch import nn
 
 from freezer.errors import FreezerError
 from freezer.freezer import Freezer
+from freezer.parallel import ParallelStrategy, Single
 from freezer.plan import FreezePlan
 from tests.unit.freezer.toys import Auxiliary, ResNet, Scripted, Transformer, images, settings, tokens
 
@@ -29,9 +30,16 @@ def data(step: int, rank: int, kind: str = "image") -> torch.Tensor:
     return images() if kind == "image" else tokens()
 
 
-def make(model: nn.Module, script: dict[int, list[str]], steps: int, **changes: Any) -> tuple[Freezer, Any]:
+def make(
+    model: nn.Module,
+    script: dict[int, list[str]],
+    steps: int,
+    parallel: ParallelStrategy | None = None,
+    **changes: Any,
+) -> tuple[Freezer, Any]:
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2, weight_decay=0.1)
-    freezer = Freezer(model, optimizer, settings(**changes), total_steps=steps, policy=Scripted(script))
+    policy = Scripted(script)
+    freezer = Freezer(model, optimizer, settings(**changes), total_steps=steps, policy=policy, parallel=parallel)
     return freezer, optimizer
 
 
@@ -191,6 +199,28 @@ def scenario_resume(rank: int, folder: Path) -> dict[str, Any]:
         "windows": rank != 0 or freezer.state_dict()["windows"] == two.state_dict()["windows"],
         "bytes": [freezer.costs.bytes_measured, two.costs.bytes_measured],
     }
+
+
+def scenario_other_ranks(rank: int, folder: Path) -> dict[str, Any]:
+    """Begun by one process, resumed by two, and by one again: between a stage and its effect both times."""
+    script = {4: ["conv"], 8: ["layer1.0.conv1"], 12: ["layer1.0.conv2"]}
+    torch.manual_seed(0)
+    saved: dict[str, Any] = {}
+    shares, steps = [], 0
+    for parallel, until in ((Single(), 5), (None, 9), (Single(), 16)):
+        model = ResNet()
+        freezer, optimizer = make(model, script, 16, parallel, decision_delay=2)
+        if saved:
+            model.load_state_dict(saved["model"])
+            optimizer.load_state_dict(saved["optimizer"])
+            freezer.load_state_dict(saved["freezer"])
+        train(freezer, optimizer, range(steps, until), rank if parallel is None else 0)
+        box = [{"model": model.state_dict(), "optimizer": optimizer.state_dict(), "freezer": freezer.state_dict()}]
+        dist.broadcast_object_list(box, src=0)
+        saved, steps = box[0], until
+        flops, reduced = freezer.report()["flops"], freezer.report()["allreduce_bytes"]
+        shares.append([freezer.steps, flops["full_training"], reduced["full_training_estimate"]])
+    return {"frozen": list(freezer.plan.frozen), "shares": shares, "history": freezer.history}
 
 
 def scenario_unfrozen_by_the_user(rank: int, folder: Path) -> dict[str, Any]:

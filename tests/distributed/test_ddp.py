@@ -100,6 +100,18 @@ def test_resume_on_three_ranks_is_bit_identical_too(tmp_path: Path) -> None:
         assert result["equal"]
 
 
+def test_a_run_goes_on_with_another_number_of_ranks(folder: Path) -> None:
+    first, second = succeed("other_ranks", folder)
+    assert first["frozen"] == ["conv", "layer1.0.conv1", "layer1.0.conv2"]
+    assert [entry["step"] for entry in first["history"]] == [6, 10, 14]
+    assert (first["history"], first["shares"]) == (second["history"], second["shares"])
+    (_, alone, _), (_, together, reduced), (steps, whole, still) = first["shares"]
+    step = alone / 5
+    assert steps == 16
+    assert (together, whole) == (alone + 4 * 2 * step, together + 7 * step), "two ranks do the work of two"
+    assert still == reduced > 0, "one process reduces nothing"
+
+
 def test_layers_that_the_user_unfreezes_are_reduced_too(folder: Path) -> None:
     for result in succeed("unfrozen_by_the_user", folder):
         assert result["equal"]
