@@ -24,6 +24,8 @@ SCORED = {"test": "test accuracy, %", "train": "accuracy on held-out training da
 POINTS = ("early-stop", "policy")
 """Kinds of arms that are drawn as points; full training and its shortened forms are the curve."""
 ENDS = ("low", "high")
+FAR = 3.0
+"""Points below full training from which on an arm would take the height from all others: it is told at the edge."""
 
 Height = tuple[float, float, float]
 """Mean, lower and upper end, in percent."""
@@ -43,18 +45,18 @@ def accuracy_figure(document: Json, workload: str) -> Figure | None:
         some = ", of some seeds alone" if any(row["wall_ratio"]["n"] < row["n"] for row in timed) else ""
         panels.append(("wall_ratio", f"wall time / full training's (measured{some})"))
     heights = _heights(rows)
+    bottom, top = _window(rows, heights)
     figure = Figure(figsize=(2.2 + 3.9 * len(panels), 4.4), layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, (measure, label) in zip(axes, panels, strict=True):
         _calendar(axis, rows, heights, measure)
         for position, row in enumerate(_points(rows)):
-            _point(axis, row, heights[row["arm"]], measure, position, of=most)
+            _point(axis, row, heights[row["arm"]], measure, position, of=most, bottom=bottom)
         axis.set_xlabel(label)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
         axis.margins(0.08, 0.1)
     axes[0].set_ylabel(SCORED[document["test_from"][workload]])
-    bottom, top = _window(rows, heights)
     axes[0].set_ylim(bottom=bottom, top=top)
     bars = any((row["accuracy_difference"] or {}).get("low") is not None for row in rows)
     how = ["bars: 95 % interval (t) of the difference to full, paired by seed"] if bars else []
@@ -71,10 +73,14 @@ def _points(rows: Sequence[Json]) -> list[Json]:
 
 
 def _window(rows: Sequence[Json], heights: Heights) -> tuple[float | None, float | None]:
-    """Where the figure ends below and above, in percent: much shortened training, or the long bar of two seeds, would
-    else squeeze what is compared into a line. ``None``: it shows all.
+    """Where the figure ends below and above, in percent: much shortened training, the long bar of two seeds, or an arm
+    that is far behind would else squeeze what is compared into a line. ``None``: it shows all.
     """
     compared = [heights[row["arm"]][0] for row in rows if row["kind"] != "shorter"]
+    full = max((heights[row["arm"]][0] for row in rows if row["kind"] == "full"), default=None)
+    near = [height for height in compared if full is None or height >= full - FAR]
+    if len(near) > 1:  # full training and one more
+        compared = near
     if len(compared) < 2:
         return None, None
     least, most = min(compared), max(compared)
@@ -108,24 +114,39 @@ def _calendar(axis: Axes, rows: Sequence[Json], heights: Heights, measure: str) 
         axis.plot(x[at], y[at], color="black", marker="*", markersize=12, linestyle="none", label="full", zorder=4)
 
 
-def _point(axis: Axes, row: Json, height: Height, measure: str, position: int, *, of: int) -> None:
+def _point(
+    axis: Axes, row: Json, height: Height, measure: str, position: int, *, of: int, bottom: float | None
+) -> None:
+    """With its bar; one below the figure is told at its lower edge, with its height."""
     if not row[measure]:
         return
-    y, low, high = height
-    axis.errorbar(
-        row[measure]["mean"],
-        y,
-        yerr=[[y - low], [high - y]],
-        color=COLOURS[position % len(COLOURS)],
-        marker=MARKERS[position % len(MARKERS)],
-        markersize=6.5,
-        markeredgecolor="white",
-        markeredgewidth=0.6,
-        linestyle="none",
-        elinewidth=1.1,
-        capsize=2.5,
-        label=marked(_named(row["arm"], row["n"], of), row),
-        zorder=3,
+    x, (y, low, high) = row[measure]["mean"], height
+    below = bottom is not None and y < bottom
+    style: dict[str, Any] = {
+        "color": COLOURS[position % len(COLOURS)],
+        "marker": MARKERS[position % len(MARKERS)],
+        "markersize": 6.5,
+        "markeredgecolor": "white",
+        "markeredgewidth": 0.6,
+        "linestyle": "none",
+        "label": marked(_named(row["arm"], row["n"], of), row),
+    }
+    if not below:
+        axis.errorbar(x, y, yerr=[[y - low], [high - y]], elinewidth=1.1, capsize=2.5, zorder=3, **style)
+        return
+    edge = axis.get_xaxis_transform()  # data across, the figure's height as 1
+    axis.plot(x, 0.0, transform=edge, clip_on=False, zorder=4, **style)
+    axis.annotate(
+        f"↓ {y:.1f}",
+        (x, 0.0),
+        xycoords=edge,
+        xytext=(0, 6),
+        textcoords="offset points",
+        ha="center",
+        color=style["color"],
+        fontsize=SMALL,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
+        zorder=5,
     )
 
 

@@ -95,6 +95,18 @@ def test_a_long_bar_does_not_squeeze_the_rest() -> None:
     assert 80 < low < 88 < high < 95
 
 
+def test_an_arm_far_behind_is_told_at_the_lower_edge() -> None:
+    figure = accuracy_figure(document(accuracy=ACCURACY | {"early-stop": 0.7}), "digits")
+    assert figure is not None
+    assert figure.axes[0].get_ylim()[0] > 85
+    assert [text.get_text() for text in figure.axes[0].texts] == ["↓ 70.5"]
+    assert "early-stop" in [text.get_text() for text in figure.legends[0].get_texts()]
+    all_far = accuracy_figure(document(accuracy=ACCURACY | {"early-stop": 0.7, "linear": 0.75}), "digits")
+    assert all_far is not None
+    assert not all_far.axes[0].texts, "nothing else is there to look at"
+    assert all_far.axes[0].get_ylim()[0] < 70.5
+
+
 def test_wall_times_of_full_training_and_its_shortened_forms_alone_make_no_panel() -> None:
     figure = accuracy_figure(document(elsewhere=tuple((arm, seed) for arm in RIVALS for seed in (0, 1))), "digits")
     assert figure is not None
