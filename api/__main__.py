@@ -38,6 +38,7 @@ def serve(app: FastAPI, settings: ApiSettings, host: str, port: int) -> None:
         timeout_graceful_shutdown=settings.shutdown_seconds,
         server_header=False,
         log_level="info",
+        access_log=settings.access_log,  # a watcher polls every second or so, and nobody rotates the log
     )
     Server(config).run()
 

@@ -76,14 +76,22 @@ def _count_lines(path: Path) -> int:
         return sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
 
 
-def read_log(files: JobFiles, *, rank: int, attempt: int | None, tail: int | None, after: int | None) -> LogPiece:
+def read_log(
+    files: JobFiles, processes: int, *, rank: int, attempt: int | None, tail: int | None, after: int | None
+) -> LogPiece:
     """The last ``tail`` lines, or what follows byte ``after``; the newest attempt unless another is named.
 
-    Before the first attempt the log is empty, so that one can follow a job from the moment it is queued.
+    Before the first attempt, and before the rank writes, the log is empty, so that one can follow a job from the moment
+    it is queued.
+
+    Args:
+        processes: ranks that the job has.
 
     Raises:
-        NoSuchFile: no such attempt, or no such rank in it.
+        NoSuchFile: no such attempt, or a rank that the job never has.
     """
+    if rank >= processes:
+        raise NoSuchFile(f"no log of rank {rank}: the job has {processes}, counted from 0")
     known = attempt_numbers(files)
     if attempt is not None and attempt not in known:
         raise NoSuchFile(f"no attempt {attempt}; there are: {', '.join(map(str, known)) or 'none yet'}")
@@ -92,8 +100,6 @@ def read_log(files: JobFiles, *, rank: int, attempt: int | None, tail: int | Non
         return LogPiece(None, (), (), 0, 0, 0, "")
     folder = known[number].logs
     ranks = sorted(int(m[1]) for path in folder.glob("rank*.log") if (m := _RANK_LOG.fullmatch(path.name)))
-    if ranks and rank not in ranks:
-        raise NoSuchFile(f"no log of rank {rank} in attempt {number}; there are: {', '.join(map(str, ranks))}")
     try:
         start, end, size, content = _read_piece(known[number].log(rank), tail=tail, after=after)
     except FileNotFoundError:

@@ -26,11 +26,12 @@ _log = logging.getLogger("smartfrz.api")
 
 
 class Watcher:
-    """The queue of one client. Iterate it with :meth:`next`."""
+    """The queue of one client, which wants what follows ``cursor``. Iterate it with :meth:`next`."""
 
-    def __init__(self, job_id: str, size: int) -> None:
+    def __init__(self, job_id: str, size: int, cursor: str) -> None:
         self.job_id = job_id
         self.dropped = False
+        self._newest = parse_event_id(cursor)
         self._queue: asyncio.Queue[Event | None] = asyncio.Queue(size + 1)  # one place more for the end mark
 
     async def next(self, timeout_seconds: float) -> Event | None:
@@ -38,9 +39,13 @@ class Watcher:
         return await asyncio.wait_for(self._queue.get(), timeout_seconds)
 
     def offer(self, event: Event) -> bool:
-        """Whether there was room."""
+        """Whether there was room. What lies before the cursor, or was offered already, takes none."""
+        place = parse_event_id(event.id)
+        if place <= self._newest:
+            return True
         if self._queue.qsize() >= self._queue.maxsize - 1:
             return False
+        self._newest = place
         self._queue.put_nowait(event)
         return True
 
@@ -84,10 +89,13 @@ class Hub:
             watcher.end()
 
     def join(self, job_id: str, cursor: str) -> Watcher:
-        """Watch a job's events after ``cursor``, or after what the hub has read already where that is later."""
-        watcher = Watcher(job_id, self._buffer)
+        """Watch a job's events after ``cursor``.
+
+        The hub reads from the earliest cursor on: an id from the future must not keep from others what comes before it.
+        """
+        watcher = Watcher(job_id, self._buffer, cursor)
         self._watchers.setdefault(job_id, set()).add(watcher)
-        self._cursors.setdefault(job_id, cursor)
+        self._cursors[job_id] = min(cursor, self._cursors.get(job_id, cursor), key=parse_event_id)
         self._watched.set()
         if self.closing.is_set():
             watcher.end()
@@ -105,8 +113,9 @@ class Hub:
     async def _read(self) -> None:
         while True:
             await self._watched.wait()
+            asked = dict(self._cursors)
             try:
-                news = await self._store.wait_events(dict(self._cursors), BLOCK_MS)
+                news = await self._store.wait_events(asked, BLOCK_MS)
             except StoreUnavailable:
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
@@ -115,24 +124,19 @@ class Hub:
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
             for job_id, events in news.items():
-                self._fan_out(job_id, events)
+                # Somebody joined, or all left, while the read was under way: the next one begins at the right place.
+                if events and self._cursors.get(job_id) == asked[job_id]:
+                    self._fan_out(job_id, events)
 
     def _fan_out(self, job_id: str, events: Sequence[Event]) -> None:
-        if job_id not in self._cursors or not events:
-            return
-        last = self._cursors[job_id]
         for event in events:
-            # A job whose last watcher left and came back while a read was under way is read from an older place.
-            if parse_event_id(event.id) <= parse_event_id(last):
-                continue
-            last = event.id
             for watcher in list(self._watchers.get(job_id, ())):
                 if not watcher.offer(event):
                     _log.info("a watcher of %s lags by more than %d events: dropped", job_id, self._buffer)
                     watcher.end()
                     self._watchers[job_id].discard(watcher)
         if self._watchers.get(job_id):
-            self._cursors[job_id] = last
+            self._cursors[job_id] = events[-1].id
         else:
             self._watchers.pop(job_id, None)
             self._cursors.pop(job_id, None)

@@ -23,4 +23,5 @@ class ApiSettings(Settings):
     sse_buffer: int = Field(1000, ge=1, description="Events that a slow reader may lag behind before it is dropped.")
     sse_send_timeout_seconds: float = Field(10.0, gt=0, description="A send that takes longer drops the reader.")
     shutdown_seconds: int = Field(5, ge=0, description="From an order to stop until open requests are cut.")
+    access_log: bool = Field(False, description="Log a line for each request; /metrics counts them anyway.")
     reaper: bool = Field(True, description="Run the reaper in this process (under a lock: one at a time).")

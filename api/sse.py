@@ -20,7 +20,7 @@ END_SUFFIX = "-end"
 
 REPLAY_PAGE = 200
 CHECK_SECONDS = 15.0
-"""After so long without an event the record is asked whether the job has ended."""
+"""After so long without an event the store is asked for what follows, and whether the job has ended."""
 
 _LAST = frozenset(f"job.{status}" for status in TERMINAL)
 
@@ -67,9 +67,14 @@ async def stream(store: AsyncJobStore, hub: Hub, job_id: str, cursor: str) -> As
             if live is not None and parse_event_id(live.id) > parse_event_id(cursor):
                 cursor = live.id
                 yield _sse(job_id, live)
-            if live is None or live.type in _LAST:
-                with contextlib.suppress(StoreUnavailable):  # the hub goes on when it is back
-                    ended = await has_ended(store, job_id, cursor)
+            if live is not None and live.type not in _LAST:
+                continue
+            with contextlib.suppress(StoreUnavailable):  # the hub goes on when it is back
+                if live is None:  # whatever the hub's place, this client's own is what counts
+                    async for event in _replay(store, job_id, cursor):
+                        cursor = event.id
+                        yield _sse(job_id, event)
+                ended = await has_ended(store, job_id, cursor)
         yield _end(cursor)
     except JobNotFound:  # deleted under the watcher
         yield _end(cursor)

@@ -30,6 +30,12 @@ REPLY_SECONDS = 5.0
 MAX_BLOCK_MS = 4000
 """Longest XREAD BLOCK: well below the time after which the client gives a connection up."""
 
+MAX_CONNECTIONS = 50
+"""Of one event loop. Only the hub's one reader holds a connection for longer than a command takes."""
+
+TURN_SECONDS = 5.0
+"""So long a command waits for a connection when all are in use."""
+
 
 @dataclass(frozen=True)
 class Script:
@@ -102,6 +108,7 @@ class Driver:
     """Runs operations and blocks. Safe for threads, and across a fork."""
 
     def __init__(self, url: str, *, decode: bool = True) -> None:
+        # Each thread holds one connection at a time, so the pool's own bound of 100 is never met.
         # One retry: after a restart of the server every pooled connection fails once.
         self.client = redis.Redis.from_url(url, **_options(decode), retry=Retry(ExponentialBackoff(0.2, 0.05), 1))
 
@@ -138,11 +145,15 @@ class Driver:
 
 
 class AsyncDriver:
-    """Runs operations in the event loop that first uses it."""
+    """Runs operations in the event loop that first uses it, any number at a time: those that find all
+    ``MAX_CONNECTIONS`` in use wait for their turn, and raise StoreUnavailable after ``TURN_SECONDS``."""
 
     def __init__(self, url: str, *, decode: bool = True) -> None:
         retry = AsyncRetry(ExponentialBackoff(0.2, 0.05), 1)
-        self.client = redis.asyncio.Redis.from_url(url, **_options(decode), retry=retry)
+        pool = redis.asyncio.BlockingConnectionPool.from_url(
+            url, **_options(decode), retry=retry, max_connections=MAX_CONNECTIONS, timeout=TURN_SECONDS
+        )
+        self.client = redis.asyncio.Redis.from_pool(pool)  # which closes the pool with itself
 
     async def run(self, op: Op[T]) -> T:
         reply: Any = None

@@ -12,6 +12,12 @@ from pathlib import Path
 
 from workers import proctree
 
+TAIL_BYTES = 64 * 1024
+"""So much of the end of a log is looked at for its last lines."""
+
+LONG_LOG_BYTES = 64 * 2**20
+"""A log that is longer when its process starts is put aside."""
+
 
 def _with_parent(death_signal: signal.Signals) -> Callable[[], None] | None:
     """A ``preexec_fn`` for :func:`workers.proctree.die_with_parent`; ``None`` where the kernel has no such signal."""
@@ -27,8 +33,11 @@ def spawn(
     stdin: int = subprocess.DEVNULL,
     keep_fds: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
-    """Start a child in its own session, so that Ctrl-C reaches only its parent. Its output is appended to ``log``."""
+    """Start a child in its own session, so that Ctrl-C reaches only its parent. Its output is appended to ``log``; one
+    longer than ``LONG_LOG_BYTES`` becomes ``<log>.old`` first, in place of the one before."""
     log.parent.mkdir(parents=True, exist_ok=True)
+    if log.exists() and log.stat().st_size > LONG_LOG_BYTES:
+        log.replace(log.with_name(f"{log.name}.old"))
     with log.open("ab") as output:
         return subprocess.Popen(
             list(command),
@@ -56,8 +65,11 @@ def terminate(process: subprocess.Popen[bytes], timeout: float, *, asked: bool =
 
 
 def last_lines(log: Path, count: int = 15) -> str:
-    """The end of a log, for an error message."""
+    """The end of a log, for an error message: so many lines, ``TAIL_BYTES`` at most."""
     try:
-        return "\n".join(log.read_text(errors="replace").splitlines()[-count:])
+        with log.open("rb") as stream:
+            stream.seek(max(0, stream.seek(0, os.SEEK_END) - TAIL_BYTES))
+            data = stream.read(TAIL_BYTES)
     except OSError:
         return ""
+    return "\n".join(data.decode(errors="replace").splitlines()[-count:])

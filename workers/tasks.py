@@ -65,6 +65,9 @@ def work() -> None:
 @worker_init.connect  # type: ignore[untyped-decorator]
 def _before_fork(**_: Any) -> None:
     _worker()
+    # Celery has two lines for every wake-up, one each half minute for ever; the runner tells of jobs.
+    for name in ("celery.worker.strategy", "celery.app.trace"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 @worker_process_init.connect  # type: ignore[untyped-decorator]

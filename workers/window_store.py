@@ -13,15 +13,32 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
+import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Protocol
 
 from freezer.windows import MemoryWindows, Snapshot, WindowStore, decode, encode
 from workers._redis import AsyncDriver, Batch, Call, Driver, Op
 from workers.jobs.errors import StoreUnavailable
 
+FIRST_PAUSE_SECONDS = 2.0
+LONGEST_PAUSE_SECONDS = 60.0
+"""Between two tries of a mirror that fails: a copy of the whole ring each time would do a full server no good."""
+
 _log = logging.getLogger(__name__)
+
+
+class Mirror(WindowStore, Protocol):
+    """A window store elsewhere, which forgets what nobody renews."""
+
+    def renew(self) -> None:
+        """Keep everything that is there for its whole time from now on."""
+
+    def close(self) -> None:
+        """Let go of the connection; the windows stay."""
 
 
 class WindowOps:
@@ -59,6 +76,10 @@ class WindowOps:
     def units(self) -> Op[list[str]]:
         return sorted(name.decode() for name in (yield Call(("SMEMBERS", self._set))))
 
+    def renew(self, ttl: float) -> Op[None]:
+        millis, units = max(1, round(ttl * 1000)), (yield from self.units())
+        yield Batch(tuple(Call(("PEXPIRE", key, millis)) for key in (self._set, *map(self._key, units))))
+
     def drop(self, units: Sequence[str]) -> Op[None]:
         if units:
             yield Batch((Call(("DEL", *map(self._key, units))), Call(("SREM", self._set, *units))))
@@ -71,7 +92,7 @@ class RedisWindows:
         url, prefix: as for :class:`workers.redis_store.RedisJobStore`.
         job_id: whose windows.
         capacity: snapshots kept of each unit.
-        ttl_seconds: after the last snapshot of a unit its window is forgotten.
+        ttl_seconds: so long after its last snapshot, or after :meth:`renew`, the window of a unit is forgotten.
     """
 
     def __init__(self, url: str, prefix: str, job_id: str, capacity: int, ttl_seconds: float) -> None:
@@ -110,6 +131,9 @@ class RedisWindows:
         self._newest.clear()
         self._driver.run(self._ops.drop(self.units()))
 
+    def renew(self) -> None:
+        self._driver.run(self._ops.renew(self._ttl))
+
     def close(self) -> None:
         self._driver.close()
 
@@ -137,20 +161,29 @@ class WriteBehindWindows:
 
     Nothing here waits for the mirror or raises what it raises. What does not reach it is counted in ``dropped``: the
     oldest writes when more than ``bound`` wait, and each write that the mirror refuses. A new mirror, the first one or
-    one after a failure, starts as a copy of the whole ring.
+    one after a failure, starts as a copy of the whole ring. After a failure it is made after a pause, which doubles up
+    to ``LONGEST_PAUSE_SECONDS``, or when somebody waits for it.
 
     Args:
         local: answers every read.
         remote_factory: makes the mirror, in the thread, when it is first needed; called again after a failure.
         bound: writes that may wait.
+        renew_seconds: how often the mirror is renewed, written to or not.
     """
 
-    def __init__(self, local: MemoryWindows, remote_factory: Callable[[], WindowStore], *, bound: int = 256) -> None:
+    def __init__(
+        self,
+        local: MemoryWindows,
+        remote_factory: Callable[[], Mirror],
+        *,
+        bound: int = 256,
+        renew_seconds: float = math.inf,
+    ) -> None:
         self.dropped = 0
-        self._local, self._make, self._bound = local, remote_factory, bound
-        self._waiting: deque[Callable[[WindowStore], None]] = deque()
+        self._local, self._make, self._bound, self._renew_seconds = local, remote_factory, bound, renew_seconds
+        self._waiting: deque[Callable[[Mirror], None]] = deque()
         self._news = threading.Condition()
-        self._busy = self._closing = False
+        self._busy = self._hurried = self._closing = False
         self._thread = threading.Thread(target=self._mirror, name="window-mirror", daemon=True)
         self._thread.start()
 
@@ -173,7 +206,12 @@ class WriteBehindWindows:
     def flush(self, timeout: float) -> bool:
         """Wait until the mirror has caught up; False when it has not by then."""
         with self._news:
-            return self._news.wait_for(lambda: not self._waiting and not self._busy, timeout)
+            self._hurried = True
+            self._news.notify_all()
+            try:
+                return self._news.wait_for(lambda: not self._waiting and not self._busy, timeout)
+            finally:
+                self._hurried = False
 
     def close(self, timeout: float = 5.0) -> None:
         """Give the mirror so many seconds to catch up, then end."""
@@ -197,31 +235,48 @@ class WriteBehindWindows:
             self._news.notify_all()
 
     def _mirror(self) -> None:
-        remote: WindowStore | None = None
-        while True:
-            with self._news:
-                self._busy = False
-                self._news.notify_all()
-                self._news.wait_for(lambda: self._waiting or self._closing)
-                if not self._waiting:
-                    break
-                write, self._busy = self._waiting.popleft(), True
+        remote: Mirror | None = None
+        failures, resume_at, renew_at = 0, 0.0, math.inf
+        while (do := self._next(resume_at, renew_at)) is not None:
             try:
                 if remote is None:
                     remote = self._make()
                     self._copy(remote)
                 else:
-                    write(remote)
+                    do(remote)
+                    failures = 0  # not after the copy: a full server may have room for that alone
+                if math.isinf(renew_at) or do is _renew:
+                    renew_at = time.monotonic() + self._renew_seconds
             except Exception as error:  # whatever the mirror does, training goes on
                 with self._news:
-                    self.dropped += 1
-                if self.dropped == 1 or not isinstance(error, StoreUnavailable):
-                    _log.warning("window mirror: %s", error)
+                    self.dropped += do is not _renew
+                failures += 1
+                if failures == 1:
+                    _log.warning("trajectories are not shown until their store takes them again: %s", error)
                 _shut(remote)
-                remote = None
+                remote, renew_at = None, math.inf
+                resume_at = time.monotonic() + pause_after(failures)
         _shut(remote)
 
-    def _copy(self, remote: WindowStore) -> None:
+    def _next(self, resume_at: float, renew_at: float) -> Callable[[Mirror], None] | None:
+        """Wait for what is to be done: a write, which nobody who waits for the mirror lets wait until ``resume_at``, or
+        from ``renew_at`` on a renewal. ``None``: end."""
+        with self._news:
+            self._busy = False
+            self._news.notify_all()
+            while not self._closing:
+                now = time.monotonic()
+                if now >= renew_at:
+                    self._busy = True
+                    return _renew
+                if self._waiting and (self._hurried or now >= resume_at):
+                    self._busy = True
+                    return self._waiting.popleft()
+                due = min(renew_at, resume_at if self._waiting else math.inf)
+                self._news.wait(None if math.isinf(due) else due - now)
+            return None
+
+    def _copy(self, remote: Mirror) -> None:
         steps: dict[int, dict[str, bytes]] = defaultdict(dict)
         with self._news:
             self._waiting.clear()  # the ring holds what they would write
@@ -233,8 +288,16 @@ class WriteBehindWindows:
             remote.append(step, steps[step])
 
 
-def _shut(remote: WindowStore | None) -> None:
-    close = getattr(remote, "close", None)
-    if close is not None:
+def pause_after(failures: int) -> float:
+    """Seconds until the next try after so many failures in a row."""
+    return min(FIRST_PAUSE_SECONDS * 2.0 ** min(failures - 1, 30), LONGEST_PAUSE_SECONDS)
+
+
+def _renew(remote: Mirror) -> None:
+    remote.renew()
+
+
+def _shut(remote: Mirror | None) -> None:
+    if remote is not None:
         with contextlib.suppress(Exception):
-            close()
+            remote.close()

@@ -23,7 +23,9 @@ async def trajectory(
     jobs: JobsDep,
     values: bool = False,
 ) -> Response:
-    """Snapshots of the unit's sampled weights, oldest first: the window that the policy looks at."""
+    """Snapshots of the unit's sampled weights, oldest first: the window that the policy looks at.
+
+    It is kept for about an hour after the attempt has ended, then it is empty."""
     await jobs.store.get(job_id)
     window = await jobs.windows.read(job_id, name)
     if not window:

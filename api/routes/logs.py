@@ -34,8 +34,8 @@ async def logs(
     """A piece of one rank's log, 256 KiB at most."""
     if tail is not None and after is not None:
         raise invalid("/query/tail", "give tail or after, not both")
-    await jobs.store.get(job_id)
-    read = partial(read_log, jobs.files(job_id), rank=rank, attempt=attempt, tail=tail, after=after)
+    processes = (await jobs.store.get(job_id)).spec.resources.processes_per_worker
+    read = partial(read_log, jobs.files(job_id), processes, rank=rank, attempt=attempt, tail=tail, after=after)
     try:
         piece = await anyio.to_thread.run_sync(read)
     except NoSuchFile as error:

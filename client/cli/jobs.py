@@ -141,7 +141,10 @@ def wait(
     output: Output = Format.table,
     quiet: Quiet = False,
 ) -> None:
-    """Wait until jobs have ended. Exits 0 if all succeeded, 1 failed, 3 cancelled, 4 timeout, 5 service away."""
+    """Wait until jobs have ended; one that is not there holds up no other.
+
+    Exits 0 if all succeeded, 1 failed or not there, 3 cancelled, 4 timeout, 5 service away.
+    """
     deadline = None if timeout is None else time.monotonic() + timeout
     codes = []
     with state(ctx).client() as client:
@@ -153,6 +156,12 @@ def wait(
             except WaitTimeout as error:
                 typer.echo(str(error), err=True)
                 codes.append(TIMEOUT)
+                continue
+            except ApiError as error:
+                if is_away(error):
+                    raise
+                typer.echo(explain(error), err=True)
+                codes.append(FAILED)
                 continue
             codes.append(BY_STATUS[job["status"]])
             if output is Format.json:

@@ -79,7 +79,8 @@ def execute(
 
     What runs start from is run once, before the first that needs it; where it fails, they count as failed.
 
-    It may be stopped at any moment: the next call goes on, and with the same service it finds the jobs under way again.
+    It may be stopped at any moment: the next call goes on, and with the same service it finds the jobs under way again,
+    however much later.
 
     Args:
         again: runs that succeeded before too.

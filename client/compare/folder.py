@@ -4,6 +4,7 @@
 
     DIR/definition.json                  the comparison as it was read
     DIR/runs/<workload>--<arm>--<seed>.json     "start" in place of the arm: what the runs of that seed start from
+    DIR/runs/.<workload>--<arm>--<seed>.job     the job of one that has been submitted and not ended yet
     DIR/home/                            state of the private stack; only failed jobs leave anything there
     DIR/comparison.json  comparison.md  *.png
 """
@@ -52,6 +53,24 @@ class Folder:
         head = {"workload": run.workload, "arm": run.arm, "kind": run.kind, "seed": run.seed, "digest": run.digest}
         start = {} if run.start is None else {"start": run.start.spec}
         write_json(self.path(run), {**head, **record, "spec": run.spec, **start})
+        self._note(run).unlink(missing_ok=True)
+
+    def _note(self, run: Run) -> Path:
+        return self.runs / f".{run.id}.job"
+
+    def note(self, run: Run, key: str, job_id: str) -> None:
+        """Remember what was submitted with this key: a service forgets keys after a day, and jobs may take longer."""
+        write_json(self._note(run), {"key": key, "job_id": job_id})
+
+    def noted(self, run: Run, key: str) -> str | None:
+        """The job submitted with this key that has no record yet. It may be another service's, or gone."""
+        try:
+            note = json.loads(self._note(run).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            note = None
+        if isinstance(note, dict) and note.get("key") == key:
+            return str(note["job_id"])
+        return None
 
     def results(self, runs: Sequence[Run]) -> dict[str, Json]:
         """By the run's id: records of just these specs and of what they start from, succeeded or failed."""
@@ -62,6 +81,11 @@ class Folder:
         """Those that are to be done."""
         return [run for run in runs if standing(run, self.read(run), again=again) != "done"]
 
+    def job_of_start(self, start: Run, *, again: bool) -> str | None:
+        """The job that trained a start; ``None`` where it is to be trained."""
+        record = self.read(start) or {}
+        return record.get("job_id") if standing(start, record or None, again=again) == "done" else None
+
     def tries_of_start(self, start: Run, *, again: bool) -> int:
         """Tries before the one that is wanted of a start: one that succeeded is the one, so that a running service
         finds its job again."""
@@ -71,7 +95,7 @@ class Folder:
 
     def idempotency_key(self, run: Run, tries: int) -> str:
         """The same for the same spec, folder and number of earlier tries: an interrupted command finds its job again,
-        and another folder measures anew."""
+        even if it was cut off before :meth:`note`, and another folder measures anew."""
         text = json.dumps([self.token(), run.digest, run.spec, tries], sort_keys=True)
         return f"compare-{hashlib.sha256(text.encode()).hexdigest()[:40]}"
 

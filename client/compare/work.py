@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from client.api import Client
 from client.compare.expand import Run, starts_of
 from client.compare.folder import Folder
-from client.errors import ClientError
+from client.errors import ClientError, NotFound
 from client.flows import Json
 from client.patience import Patience
 from workers.jobs.record import TERMINAL
@@ -127,9 +127,26 @@ class Work:
             tries = next(item.tries for item in self.todo if item.run is run)
         ready = run if run.start is None else run.from_job(self.there[run.start.id])
         # the key is of the job that it starts from, too: another one is another request
-        job = self._client.submit(ready.spec, idempotency_key=self._folder.idempotency_key(ready, tries))
+        key = self._folder.idempotency_key(ready, tries)
+        job = self._found(run, key)
+        if job is None:
+            job = self._client.submit(ready.spec, idempotency_key=key)
+            self._folder.note(run, key, job["id"])
         self.active[job["id"]] = Active(run, time.monotonic(), tries, job)
         self.todo = [item for item in self.todo if item.run is not run]
+
+    def _found(self, run: Run, key: str) -> Json | None:
+        """The job that an earlier command submitted for it, if this service has it and it may still succeed."""
+        job_id = self._folder.noted(run, key)
+        if job_id is None and run.kind == "start":
+            job_id = self._folder.job_of_start(run, again=self._again)
+        if job_id is None:
+            return None
+        try:
+            job = self._client.get(job_id)
+        except NotFound:
+            return None
+        return None if job["status"] in ("failed", "cancelled") else job
 
 
 def _collect(client: Client, item: Active, folder: Folder) -> Json:

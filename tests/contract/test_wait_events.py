@@ -54,6 +54,16 @@ async def test_nothing_new_ends_after_the_time(store: AsyncJobStore) -> None:
     assert 0.09 < time.monotonic() - start < 4  # far below the client's own limit on a reply
 
 
+async def test_hundreds_of_calls_beside_the_wait_are_all_answered(store: AsyncJobStore) -> None:
+    job = (await store.create(record()))[0]
+    last = (await store.events(job.id))[-1].id
+    waiting = asyncio.create_task(store.wait_events({job.id: last}, 4000))
+    found = await asyncio.gather(*(store.get(job.id) for _ in range(300)))
+    assert {one.id for one in found} == {job.id}
+    await store.append_event(job.id, Event(type="log", at=1.0))
+    assert list(await asyncio.wait_for(waiting, 3.9)) == [job.id]
+
+
 async def test_a_cancelled_wait_leaves_the_store_usable(store: AsyncJobStore, store_url: StoreUrl) -> None:
     job = (await store.create(record()))[0]
     last = (await store.events(job.id))[-1].id

@@ -11,8 +11,9 @@ import pytest
 
 from freezer.windows import MemoryWindows, Snapshot, WindowStore, encode
 from tests.conftest import StoreUrl
+from workers import window_store
 from workers.jobs.errors import StoreUnavailable
-from workers.window_store import AsyncWindowReader, RedisWindows, WriteBehindWindows
+from workers.window_store import AsyncWindowReader, Mirror, RedisWindows, WriteBehindWindows, pause_after
 
 
 def values(*numbers: float) -> bytes:
@@ -123,6 +124,20 @@ def test_windows_expire(store_url: StoreUrl) -> None:
     windows.close()
 
 
+def test_what_is_renewed_lives_on(store_url: StoreUrl) -> None:
+    windows = RedisWindows(*store_url, "job_1", 3, 60.0)
+    windows.renew()  # nothing is there yet
+    windows.append(1, {"a": values(1.0), "b": values(1.0)})
+    redis = windows._driver.client
+    keys = list(redis.scan_iter(f"{store_url.prefix}*"))
+    assert len(keys) == 3
+    for key in keys:
+        redis.pexpire(key, 5000)
+    windows.renew()
+    assert all(50_000 < int(redis.pttl(key)) <= 60_000 for key in keys)
+    windows.close()
+
+
 async def test_the_api_reads_what_rank_0_wrote(store_url: StoreUrl) -> None:
     writer, reader = RedisWindows(*store_url, "job_1", 3, 60.0), AsyncWindowReader(*store_url)
     writer.append(7, {"a": values(1.5)})
@@ -139,6 +154,17 @@ class Gate(MemoryWindows):
     def __init__(self) -> None:
         super().__init__(100)
         self.open, self.entered, self.broken = threading.Event(), threading.Event(), False
+        self.renewed, self.tries = threading.Event(), 0
+
+    def connect(self) -> Gate:
+        self.tries += 1
+        return self
+
+    def renew(self) -> None:
+        self.renewed.set()
+
+    def close(self) -> None:
+        """There is no connection."""
 
     def append(self, step: int, values: Mapping[str, bytes]) -> None:
         self.entered.set()
@@ -148,8 +174,8 @@ class Gate(MemoryWindows):
         super().append(step, values)
 
 
-def behind(remote: Callable[[], WindowStore], capacity: int = 100, bound: int = 4) -> WriteBehindWindows:
-    return WriteBehindWindows(MemoryWindows(capacity), remote, bound=bound)
+def behind(remote: Callable[[], Mirror], capacity: int = 100, bound: int = 4, **more: float) -> WriteBehindWindows:
+    return WriteBehindWindows(MemoryWindows(capacity), remote, bound=bound, **more)
 
 
 class TestWriteBehind:
@@ -213,3 +239,55 @@ class TestWriteBehind:
         windows.close(0.05)
         assert windows.dropped == 1
         gate.open.set()
+
+    def test_a_mirror_that_fails_is_left_alone_for_a_while_and_told_once(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(window_store, "FIRST_PAUSE_SECONDS", 60.0)
+        gate = Gate()
+        gate.open.set()
+        gate.broken = True
+        windows = behind(gate.connect)
+        windows.append(1, {"a": values(1.0)})
+        assert windows.flush(10)
+        for step in range(2, 5):
+            windows.append(step, {"a": values(step)})
+        gate.entered.clear()
+        assert not gate.entered.wait(0.1), "it was tried again at once"
+        assert gate.tries == 1
+        assert windows.flush(10), "who waits for it has it tried now"
+        assert gate.tries == 2
+        gate.broken = False
+        windows.append(5, {"a": values(5.0)})
+        windows.close()
+        assert gate.read("a") == windows.read("a")
+        assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
+            "trajectories are not shown until their store takes them again: gone"
+        ]
+
+    def test_pauses_grow_up_to_a_bound(self) -> None:
+        assert [pause_after(n) for n in (1, 2, 3, 4, 5, 6, 9999)] == [2, 4, 8, 16, 32, 60, 60]
+
+    def test_a_mirror_is_tried_again_by_itself(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(window_store, "FIRST_PAUSE_SECONDS", 0.01)
+        gate = Gate()
+        gate.open.set()
+        gate.broken = True
+        windows = behind(gate.connect)
+        for step in range(1, 4):
+            gate.entered.clear()
+            windows.append(step, {"a": values(step)})
+            assert gate.entered.wait(10)
+        windows.close()
+        assert gate.tries >= 3
+
+    def test_a_mirror_is_renewed_whether_it_is_written_to_or_not(self) -> None:
+        gate = Gate()
+        gate.open.set()
+        windows = behind(gate.connect, renew_seconds=0.01)
+        assert not gate.renewed.wait(0.05), "there is no mirror yet"
+        windows.append(1, {"a": values(1.0)})
+        for _ in range(3):
+            assert gate.renewed.wait(10)
+            gate.renewed.clear()
+        windows.close()

@@ -75,11 +75,12 @@ def environment(settings: Settings, **more: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def api(settings: Settings, tmp_path: Path, stand_in_packages: Path) -> Iterator[Api]:
+def api(settings: Settings, tmp_path: Path, stand_in_packages: Path, request: pytest.FixtureRequest) -> Iterator[Api]:
+    """Indirect parameters are more of its environment."""
     port, log = free_port(), tmp_path / "api.log"
     command = [sys.executable, "-m", "api", "--port", str(port)]
     with log.open("wb") as output:
-        env = environment(settings, SMARTFRZ_PACKAGES_DIR=str(stand_in_packages))
+        env = environment(settings, SMARTFRZ_PACKAGES_DIR=str(stand_in_packages), **getattr(request, "param", {}))
         process = subprocess.Popen(command, env=env, stdout=output, stderr=subprocess.STDOUT)
     store = RedisJobStore(str(settings.redis_url), settings.key_prefix)
     try:
@@ -120,6 +121,13 @@ def read_events(lines: Iterator[str], count: int | None = None) -> list[dict[str
 def stream(api: Api, job_id: str, last_event_id: str | None = None) -> Any:
     headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_event_id} if last_event_id else {})
     return api.client.stream("GET", f"/v1/jobs/{job_id}/events", headers=headers)
+
+
+@pytest.mark.parametrize(("api", "logged"), [({}, False), ({"SMARTFRZ_ACCESS_LOG": "1"}, True)], indirect=["api"])
+def test_requests_are_logged_only_when_asked_for(api: Api, logged: bool) -> None:
+    assert api.client.get("/v1/jobs").status_code == 200
+    api.stop()
+    assert ("GET /v1/jobs" in api.log.read_text()) is logged
 
 
 def test_a_stream_replays_goes_live_and_ends_and_a_reconnect_is_204(api: Api) -> None:

@@ -111,6 +111,7 @@ def test_a_job_whose_message_was_lost_is_found_and_a_warm_shutdown_hands_it_back
     until(lambda: len(lines(root / "journal-1.jsonl")) > 5, 60, lambda: first.output)
     assert store.workers()[0].job_id == job_id
     assert first.stop() == 0
+    assert "smartfrz.work[" not in first.output, "wake-ups, two a minute for ever, are not logged one by one"
     assert list(store.workers()) == []
     record = store.get(job_id)
     assert (record.status, record.attempt) == ("queued", 0)

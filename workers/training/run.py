@@ -33,7 +33,8 @@ from workers.training.process_group import Ranks
 from workers.training.room import bounded, free_disk, free_ram
 from workers.training.sampler import StepPlan
 
-WINDOW_TTL_SECONDS = 24 * 3600.0
+WINDOW_TTL_SECONDS = 3600.0
+"""So long the trajectories of a job can be looked at when its attempt has ended, however that was."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -229,10 +230,11 @@ def _windows(attempt: AttemptSpec, settings: Settings, capacity: int) -> WindowS
         return None
     from workers.window_store import RedisWindows, WriteBehindWindows
 
-    def remote() -> WindowStore:
+    def remote() -> RedisWindows:
         return RedisWindows(url, settings.key_prefix, attempt.job_id, capacity, WINDOW_TTL_SECONDS)
 
-    return WriteBehindWindows(MemoryWindows(capacity), remote)
+    # renewed, since one snapshot may come hours after the other
+    return WriteBehindWindows(MemoryWindows(capacity), remote, renew_seconds=WINDOW_TTL_SECONDS / 6)
 
 
 def _seed(seed: int) -> None:

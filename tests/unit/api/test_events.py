@@ -160,6 +160,67 @@ async def test_a_read_from_an_older_place_offers_nothing_twice(world: Any, store
         await watcher.next(0.01)
 
 
+FUTURE = "9999999999999"
+"""An id that no event will have: somebody's way to say "only new ones"."""
+
+
+async def test_an_id_from_the_future_starves_nobody(world: Any, store: Counting, hub: Hub) -> None:
+    job_id = await world.submit()
+    ahead = asyncio.create_task(collect(stream(store, hub, job_id, FUTURE)))
+    await until(lambda: hub._cursors == {job_id: FUTURE})
+    other = asyncio.create_task(collect(stream(store, hub, job_id, "0")))
+    await until(lambda: len(hub._watchers[job_id]) == 2)
+    world.run(job_id)
+    world.finish(job_id)
+    seen = await asyncio.wait_for(other, 5)  # far less than after what time a quiet stream looks for itself
+    assert [kind for kind, _ in seen] == ["job.created", "job.starting", "job.running", "job.succeeded", "end"]
+    ahead.cancel()
+    await asyncio.wait({ahead})
+    assert not hub._cursors
+
+
+async def test_a_stream_from_the_future_ends_with_its_job(
+    world: Any, store: Counting, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.sse.CHECK_SECONDS", 0.01)
+    job_id = await world.submit()
+    ahead = asyncio.create_task(collect(stream(store, hub, job_id, FUTURE)))
+    await until(lambda: job_id in hub._cursors)
+    world.run(job_id)
+    world.finish(job_id)
+    assert await asyncio.wait_for(ahead, 5) == [("end", FUTURE + END_SUFFIX)]
+
+
+async def test_what_comes_from_a_later_place_waits_for_who_joined_meanwhile(world: Any, store: Counting) -> None:
+    job_id = await world.submit()
+    world.run(job_id)
+    events = world.store.events(job_id)
+
+    class Late(Counting):
+        async def wait_events(self, cursors: Mapping[str, str], block_ms: int) -> dict[str, Sequence[Event]]:
+            if cursors[job_id] == FUTURE:  # its clock ran: the next event lies beyond, and this client came before it
+                watchers.append(hub.join(job_id, events[0].id))
+                return {job_id: events[2:]}
+            return await super().wait_events(cursors, block_ms)
+
+    watchers = []
+    async with Hub(Late(world.store), buffer=5) as hub:
+        hub.join(job_id, FUTURE)
+        await until(lambda: bool(watchers))
+        assert [await watchers[0].next(5) for _ in range(2)] == events[1:]
+
+
+async def test_a_quiet_stream_looks_for_itself(world: Any, store: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.sse.CHECK_SECONDS", 0.01)
+    job_id = await world.submit()
+    reading = asyncio.create_task(collect(stream(store, Hub(store, buffer=5), job_id, "0")))  # a hub that does not read
+    await asyncio.sleep(0)
+    world.run(job_id)
+    world.finish(job_id)
+    kinds = [kind for kind, _ in await asyncio.wait_for(reading, 5)]
+    assert kinds == ["job.created", "job.starting", "job.running", "job.succeeded", "end"]
+
+
 async def test_a_slow_reader_is_dropped_and_can_come_back(world: Any, store: Counting, hub: Hub) -> None:
     job_id = await world.submit()
     slow: Any = stream(store, hub, job_id, "0")

@@ -183,6 +183,19 @@ async def test_a_log_that_is_not_there_is_404(world: Any) -> None:
     await get(world, f"/v1/jobs/{job_id}/logs?tail=1&after=0", 422)
 
 
+async def test_a_rank_that_has_not_written_yet_has_an_empty_log(world: Any) -> None:
+    job_id = await world.submit(resources={"processes_per_worker": 2})
+    assert (await get(world, f"/v1/jobs/{job_id}/logs?rank=1"))["content"] == ""
+    log = world.attempt(job_id, 1).log
+    log(0).write_text("zero")
+    early = await get(world, f"/v1/jobs/{job_id}/logs?rank=1&after=0")
+    assert (early["content"], early["next_after"], early["attempt"], early["ranks"]) == ("", 0, 1, [0])
+    log(1).write_text("one")
+    assert (await get(world, f"/v1/jobs/{job_id}/logs?rank=1&after=0"))["content"] == "one"
+    never = await get(world, f"/v1/jobs/{job_id}/logs?rank=2", 404)
+    assert "the job has 2, counted from 0" in never["detail"]
+
+
 async def test_a_huge_log_comes_in_pieces(world: Any) -> None:
     job_id = await world.submit()
     text = "".join(f"line {n}\n" for n in range(60_000))

@@ -34,6 +34,15 @@ def test_cancel_goes_on_after_a_job_that_cannot_be(service: Service, smartfrz: C
     assert [service.store.get(job).status for job in three] == ["succeeded", "cancelled", "cancelled"]
 
 
+def test_wait_goes_on_after_a_job_that_is_not_there(service: Service, smartfrz: Cli, three: list[str]) -> None:
+    smartfrz("cancel", three[1])
+    done = smartfrz("wait", three[0], "job_0", three[1])
+    assert [line.split()[0] for line in done.stdout.splitlines()] == three[:2]
+    assert "JOB_NOT_FOUND" in done.stderr
+    assert done.exit_code == 1
+    assert smartfrz("wait", "job_0", three[0]).exit_code == 1
+
+
 def test_delete_goes_on_after_a_job_that_is_not_there(service: Service, smartfrz: Cli, three: list[str]) -> None:
     done = smartfrz("delete", "job_0", three[1], three[0])
     assert (done.exit_code, done.stdout) == (1, f"{three[0]} deleted\n")

@@ -69,6 +69,50 @@ def test_an_interrupted_comparison_goes_on_where_it_was(go: Callable[..., Any], 
     assert second.did == ["digits/linear/0", "digits/full/1", "digits/linear/1"]  # the one under way, once
 
 
+def later(service: Service) -> None:
+    """More than 24 hours pass: the service has forgotten the keys."""
+    assert service.store._idempotency
+    service.store._idempotency.clear()
+
+
+def test_it_goes_on_after_days(go: Callable[..., Any], service: Service, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        go(Worker(service, most=1))
+    later(service)
+    second = Worker(service)
+    outcome = go(second)
+    assert second.did == ["digits/linear/0", "digits/full/1", "digits/linear/1"]
+    assert len(outcome.succeeded) == 3
+    assert len(service.store.list(limit=99)[0]) == 4, "no job was submitted twice"
+    assert not list((tmp_path / "out" / "runs").glob(".*.job"))
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_job_that_will_not_succeed_is_submitted_again(go: Callable[..., Any], service: Service, gone: bool) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        go(Worker(service, most=1))
+    later(service)
+    with service.client() as client:
+        (job,) = client.list(status=["queued"])["data"]
+        client.cancel(job["id"])
+        if gone:
+            client.delete(job["id"])
+    second = Worker(service)
+    go(second)
+    assert second.did == ["digits/linear/0", "digits/full/1", "digits/linear/1"]
+
+
+def test_a_note_is_of_one_request_and_a_damaged_one_is_none(tmp_path: Path) -> None:
+    run, folder = expand(parse(definition()))[0], Folder(tmp_path)
+    assert folder.noted(run, "k") is None
+    folder.note(run, "k", "job_1")
+    assert (folder.noted(run, "k"), folder.noted(run, "other")) == ("job_1", None)
+    folder.write(run, {"status": "failed"})
+    assert folder.noted(run, "k") is None
+    (folder.runs / f".{run.id}.job").write_text("[")
+    assert folder.noted(run, "k") is None
+
+
 def test_a_failed_run_stops_no_other_and_is_tried_again(go: Callable[..., Any], service: Service) -> None:
     outcome = go(Worker(service, failing=("linear",)))
     assert outcome.failed == ["digits--linear--0", "digits--linear--1"]

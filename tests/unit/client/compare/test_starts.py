@@ -216,13 +216,16 @@ def test_a_start_without_weights_has_failed(go: Callable[..., Any], service: Ser
     assert "the job left no model.safetensors" in kept(tmp_path, "digits--full--0")["error"]
 
 
+@pytest.mark.parametrize("days_later", [False, True])
 @pytest.mark.parametrize("most", [0, 1, 2])
 def test_an_interrupted_comparison_finds_starts_and_runs_again(
-    go: Callable[..., Any], service: Service, tmp_path: Path, most: int
+    go: Callable[..., Any], service: Service, tmp_path: Path, most: int, days_later: bool
 ) -> None:
     """Interrupted while the start is under way, the first run, the second."""
     with pytest.raises(KeyboardInterrupt):
         go(Worker(service, most=most))
+    if days_later:
+        service.store._idempotency.clear()
     before = [kept(tmp_path, "digits--start--0")] if most else []
     second = Worker(service)
     go(second)
@@ -250,10 +253,11 @@ def test_another_service_gets_the_start_anew(go: Callable[..., Any], service: Se
     """As a private stack does, which is emptied at each call: what is done stays, the start is run again."""
     with pytest.raises(KeyboardInterrupt):
         go(Worker(service, most=2))
-    (tmp_path / "out" / "runs" / ".token").unlink()  # another folder's keys: the service knows none of its jobs
-    for job in service.store.list(limit=99, status=["queued"])[0]:
-        service.start(job.id)
-        service.finish(job.id, "failed", reason="worker_lost", message="gone")
+    with service.client() as client:  # another service knows none of its jobs
+        for job in client.list(limit=99)["data"]:
+            if job["status"] == "queued":
+                client.cancel(job["id"])
+            client.delete(job["id"])
     second = Worker(service)
     outcome = go(second)
     assert second.did[:2] == ["digits/start/0", "digits/linear/0"]

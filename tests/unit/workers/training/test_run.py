@@ -8,12 +8,15 @@ import pytest
 import torch
 
 from freezer.errors import ConfigError
+from tests.conftest import StoreUrl
+from workers._redis import Driver
 from workers.jobs.layout import AttemptSpec, JobFiles
 from workers.jobs.spec import JobSpec
 from workers.settings import Settings
 from workers.training.errors import CodeError, ConfigInvalid
 from workers.training.process_group import Ranks
-from workers.training.run import Run, freeze_config, prepare, step_plan, use_bf16
+from workers.training.run import Run, _windows, freeze_config, prepare, step_plan, use_bf16
+from workers.window_store import WriteBehindWindows
 
 CODE = Path(__file__).parents[3] / "support"
 WEIGHTS = Path(__file__).parents[4] / "freezer" / "predictor" / "weights"
@@ -103,6 +106,21 @@ def test_a_run_confines_the_weights_that_it_loads(tmp_path: Path) -> None:
     }
     with pytest.raises(ConfigError, match="SMARTFRZ_DATA_DIR"):
         made(tmp_path, freeze=freeze)
+
+
+def test_trajectories_live_for_an_hour_after_what_is_recorded_last(tmp_path: Path, store_url: StoreUrl) -> None:
+    spec = weighted("none")
+    attempt = AttemptSpec(job_id="j", fence=1, attempt=1, spec=spec, home=str(tmp_path), worker_id="w", device="cpu")
+    settings = Settings(home=tmp_path, redis_url=None, window_redis_url=store_url.url, key_prefix=store_url.prefix)
+    windows = _windows(attempt, settings, 3)
+    assert isinstance(windows, WriteBehindWindows)
+    windows.append(1, {"a": b"1234"})
+    windows.close()
+    driver = Driver(store_url.url)
+    lives = [int(driver.client.pttl(key)) for key in driver.client.scan_iter(f"{store_url.prefix}*")]
+    driver.close()
+    assert len(lives) == 2
+    assert 3_000_000 < min(lives) <= max(lives) <= 3_600_000
 
 
 def weighted(path: str) -> JobSpec:
