@@ -24,10 +24,10 @@ from workers.jobs.memory import MemoryJobStore
 from workers.jobs.ports import Change
 from workers.jobs.record import JobRecord, new_job_id
 from workers.jobs.spec import JobSpec
-from workers.judgement import Evidence, judge
+from workers.judgement import Evidence, apply, judge
 from workers.placement import Device
 from workers.registry import current, describe
-from workers.runner import Runner, apply, stronger
+from workers.runner import Runner, stronger
 from workers.settings import Settings
 from workers.shared import Board
 
@@ -260,6 +260,26 @@ def test_a_job_is_ended_after_its_maximum_duration(bench: Bench) -> None:
     record = bench.store.get(job)
     assert (record.status, record.status_reason) == ("failed", "max_duration_exceeded")
     assert record.status_message == "ran longer than max_duration_seconds (0.5)"
+
+
+def test_a_step_of_the_clock_is_no_time_in_which_the_job_ran(bench: Bench) -> None:
+    """By it the next attempt would be over ``max_duration_seconds`` at once, and the job would fail for good."""
+    job = bench.submit(spec(2, max_duration_seconds=3600, metadata={"kill_at": 20, "steps": 200}))
+    bench.work_aside()
+    until(lambda: len(bench.pids(job)) == 2)
+    bench.store._clock = lambda: time.time() + 30 * 24 * 3600.0
+    bench.join()
+    record = bench.store.get(job)
+    assert (record.status, record.attempt) == ("succeeded", 2)
+    assert 0.0 < record.run_seconds < 600.0
+    assert bench.store.tallies()["run:succeeded:sum"] == record.run_seconds
+
+
+def test_a_heartbeat_tells_how_long_the_attempt_has_run(bench: Bench) -> None:
+    job = bench.submit(spec(metadata={"steps": 5000}))
+    bench.work_aside()
+    until(lambda: bench.store.get(job).attempt_seconds > 0.0)
+    assert bench.store.get(job).attempt_seconds < 600.0
 
 
 def test_a_stale_fence_ends_the_ranks_at_once_and_leaves_the_record_alone(bench: Bench) -> None:
