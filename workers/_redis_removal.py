@@ -25,8 +25,8 @@ def delete(key: Key, job_id: str, statuses: Sequence[str]) -> Op[None]:
     indexes = (key("jobs"), key("queue"), *(key("status", one) for one in statuses))
     own = [key(kind, job_id) for kind in ("events", "freeze", "decisions", "commands", "starts")]
     own += [f"{own[2]}:steps", f"{own[2]}:gone", f"{own[3]}:settled"]
-    keys = (record, key("deleted"), key("starts", job_id), idempotency or key("idempotency", ""), key("starts", start))
-    keys += (*own, *indexes)
+    users, siblings = key("starts", job_id), key("starts", start)
+    keys = (record, key("deleted"), users, idempotency or key("idempotency", ""), siblings, *own, *indexes)
     reply = yield Eval(_lua.DELETE, keys, (job_id, len(own), key("job", ""), int(readable)))
     match reply:
         case ["missing"]:

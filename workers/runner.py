@@ -235,7 +235,7 @@ class Runner:
         began = time.monotonic()
         settings, processes = self._settings, record.spec.resources.processes_per_worker
         job = JobFiles(self._home, record.id)
-        files = job.attempt(record.fence)
+        files = job.fresh(record.fence)
         threads = max(1, len(os.sched_getaffinity(0)) // processes)
         spec = AttemptSpec(
             job_id=record.id,
