@@ -22,7 +22,7 @@ from api.schemas import (
     rfc3339,
 )
 from workers.jobs.codec import command_id
-from workers.jobs.record import LEASED, Command, Event, JobRecord, WorkerInfo
+from workers.jobs.record import Command, Event, JobRecord, WorkerInfo
 
 V = TypeVar("V")
 
@@ -46,8 +46,7 @@ def job_view(record: JobRecord, now: float, position: int | None = None) -> JobV
 def durations(record: JobRecord, now: float) -> Durations:
     """Time in the queue and in attempts, earlier attempts included. Time paused is not kept yet: 0."""
     total = max(0.0, (record.ended_at or now) - record.created_at)
-    holds = record.status in LEASED and record.started_at is not None
-    running = record.run_seconds + (max(0.0, now - (record.started_at or now)) if holds else 0.0)
+    running = record.running_seconds(now)
     return Durations(queued_seconds=max(0.0, total - running), running_seconds=running, paused_seconds=0.0)
 
 

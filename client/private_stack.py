@@ -29,9 +29,10 @@ class Stack:
     supervisor: Supervisor
 
     def check(self) -> None:
-        """Raises StackError when a part of it died too often: jobs would wait for ever."""
-        if gone := self.supervisor.given_up:
-            raise StackError(f"{', '.join(gone)} died too often; see {self.home / 'logs'}")
+        """Raises StackError when no worker stays up: nothing trains, and jobs would wait for ever."""
+        workers, failing = self.supervisor.workers, self.supervisor.failing
+        if workers and set(workers) <= set(failing):
+            raise StackError(f"{', '.join(workers)} died again and again; see {self.home / 'logs'}")
 
 
 @contextmanager

@@ -19,7 +19,10 @@ logger = logging.getLogger(__name__)
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
-MAX_QUICK_DEATHS = 8
+MANY_DEATHS = 8
+"""So many quick deaths in a row are a trouble of its own, and told as one: by then the pauses are the longest."""
+TOLD_EVERY = 20
+"""Of the later deaths only so many-th is told: every ten minutes, where each comes at once."""
 QUICK_SECONDS = 60.0
 LOOK_SECONDS = 0.1
 
@@ -104,22 +107,25 @@ class StoreChild:
         return f"{self.name} ended; the end of {self.server.log}:\n{last_lines(self.server.log)}"
 
 
-def pause_before(quick_deaths: int) -> float | None:
-    """Seconds to wait before the next start after so many quick deaths in a row; ``None``: give up."""
-    if quick_deaths > MAX_QUICK_DEATHS:
-        return None
-    return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** max(0, quick_deaths - 1))
+def pause_before(quick_deaths: int) -> float:
+    """Seconds to wait before the next start after so many quick deaths in a row."""
+    return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(10, max(0, quick_deaths - 1)))
+
+
+def tells(quick_deaths: int) -> bool:
+    """Whether this one of many quick deaths is told, with the child's last lines."""
+    return quick_deaths >= MANY_DEATHS and (quick_deaths - MANY_DEATHS) % TOLD_EVERY == 0
 
 
 class Keeper:
-    """Watches children from a thread and starts again what dies, with growing pauses and a bound.
+    """Watches children from a thread and starts again what dies, with growing pauses, for as long as it takes.
 
-    Children that this thread started hang on it (see :func:`workers.proctree.die_with_parent`): stop them between
-    :meth:`hold` and :meth:`close`.
+    What stands in a child's way (a full disk, a port that somebody else has) may go, and until then no other is stopped
+    for it. Only what has been up once is given to it. Children that this thread started hang on it (see
+    :func:`workers.proctree.die_with_parent`): stop them between :meth:`hold` and :meth:`close`.
     """
 
     def __init__(self) -> None:
-        self.given_up: list[str] = []
         self.restarts = 0
         self._children: list[Child] = []
         self._lock = threading.Lock()
@@ -139,6 +145,16 @@ class Keeper:
             self._started[child.name] = time.monotonic()
             self._children.append(child)
 
+    def failing(self) -> Sequence[str]:
+        """Children that have died many times in a row, and have not run long enough since to be trusted again."""
+        now = time.monotonic()
+        return [
+            child.name
+            for child in tuple(self._children)
+            if self._deaths.get(child.name, 0) >= MANY_DEATHS
+            and not (child.alive() and now - self._started[child.name] >= QUICK_SECONDS)
+        ]
+
     def hold(self) -> None:
         """Start nothing any more; when this returns, no start is under way."""
         with self._lock:
@@ -153,22 +169,26 @@ class Keeper:
         while not self._end.wait(LOOK_SECONDS):
             with self._lock:
                 for child in self._children:
-                    if not self._holding and child.name not in self.given_up and not child.alive():
+                    if not self._holding and not child.alive():
                         self._revive(child, time.monotonic())
 
     def _revive(self, child: Child, now: float) -> None:
         name = child.name
         if name not in self._due:  # its death is news
             quick = now - self._started[name] < QUICK_SECONDS
-            self._deaths[name] = self._deaths.get(name, 0) + 1 if quick else 1
-            pause = pause_before(self._deaths[name])
-            if pause is None:
-                self.given_up.append(name)
+            deaths = self._deaths[name] = self._deaths.get(name, 0) + 1 if quick else 1
+            pause = pause_before(deaths)
+            if tells(deaths):
                 logger.error(
-                    "%s died %d times at once, it is not started again. %s", name, MAX_QUICK_DEATHS, child.story()
+                    "%s died %d times in a row soon after its start. It is tried again every %.0f s until it stays; "
+                    "all else goes on meanwhile. %s",
+                    name,
+                    deaths,
+                    pause,
+                    child.story(),
                 )
-                return
-            logger.warning("%s died, it is started again in %.1f s", name, pause)
+            elif deaths < MANY_DEATHS:
+                logger.warning("%s died, it is started again in %.1f s", name, pause)
             self._due[name] = now + pause
         if now >= self._due[name]:
             del self._due[name]
@@ -178,4 +198,5 @@ class Keeper:
                 child.start()
             except Exception as error:  # whatever it was: this thread must live on for the others
                 known = isinstance(error, (EmbeddedError, OSError))
-                logger.error("%s did not start: %s", name, error, exc_info=not known)
+                if not known or self._deaths[name] < MANY_DEATHS:  # later ones are told as deaths, now and then
+                    logger.error("%s did not start: %s", name, error, exc_info=not known)

@@ -82,7 +82,8 @@ _ENDED = "local ended = {" + ", ".join(f"['{status}'] = true" for status in sort
 DELETE = Script(
     _ENDED
     + """
--- KEYS record, deleted, jobs that start from it, idempotency, then what is the job's own, then the indexes
+-- KEYS record, deleted, jobs that start from it, idempotency, jobs that start from what it starts from,
+--      then what is the job's own, then the indexes
 -- ARGV id, how many keys are its own, record of a job but for its id, whether those that start from it are asked
 if redis.call('EXISTS', KEYS[1]) == 0 then
   return {redis.call('SISMEMBER', KEYS[2], ARGV[1]) == 1 and 'ok' or 'missing'}
@@ -95,8 +96,9 @@ if ARGV[4] == '1' then
 end
 redis.call('SADD', KEYS[2], ARGV[1])
 if redis.call('HGET', KEYS[4], 'job') == ARGV[1] then redis.call('DEL', KEYS[4]) end
-local own = 4 + tonumber(ARGV[2])
-for i = 5, own do redis.call('DEL', KEYS[i]) end
+redis.call('SREM', KEYS[5], ARGV[1])
+local own = 5 + tonumber(ARGV[2])
+for i = 6, own do redis.call('DEL', KEYS[i]) end
 for i = own + 1, #KEYS do redis.call('ZREM', KEYS[i], ARGV[1]) end
 redis.call('DEL', KEYS[1])
 return {'ok'}

@@ -6,7 +6,7 @@ Keys, after the prefix::
     status:<status>         zset of ids, score 0
     queue                   zset of queued ids, score = queue_score
     job:<id>                hash: json, version, fence, status, token, idempotency (its key, where it has one)
-    starts:<id>             set of ids of jobs that start from its weights
+    starts:<id>             set of ids of jobs that start from its weights; deleted ones leave it
     deleted                 set of ids of deleted jobs whose files may still be there
     events:<id>             stream: type, at, data
     freeze:<id>             JSON

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from workers import _lua
 from workers._redis import Call, Eval, Op
-from workers.jobs.codec import is_record
+from workers.jobs.codec import record_or_none
 from workers.jobs.errors import JobNotFound
 from workers.jobs.state import may_delete, still_needed
 
@@ -18,13 +18,15 @@ def delete(key: Key, job_id: str, statuses: Sequence[str]) -> Op[None]:
     status, idempotency, text = yield Call(("HMGET", record, "status", "idempotency", "json"))
     if status is None and text is None:
         raise JobNotFound(job_id)
-    readable = is_record(job_id, text)
+    found = record_or_none(job_id, text)
+    readable, start = found is not None, (found.spec.model.init_from if found else None) or ""
     may_delete(job_id, status, readable=readable)  # a terminal status never changes, an unreadable record stays one
     # All indexes: the status of a damaged record may be wrong.
     indexes = (key("jobs"), key("queue"), *(key("status", one) for one in statuses))
     own = [key(kind, job_id) for kind in ("events", "freeze", "decisions", "commands", "starts")]
     own += [f"{own[2]}:steps", f"{own[2]}:gone", f"{own[3]}:settled"]
-    keys = (record, key("deleted"), key("starts", job_id), idempotency or key("idempotency", ""), *own, *indexes)
+    users, siblings = key("starts", job_id), key("starts", start)
+    keys = (record, key("deleted"), users, idempotency or key("idempotency", ""), siblings, *own, *indexes)
     reply = yield Eval(_lua.DELETE, keys, (job_id, len(own), key("job", ""), int(readable)))
     match reply:
         case ["missing"]:

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from workers.guardian import LOCKED
+from workers.jobs import state
 from workers.jobs.layout import Result
-from workers.jobs.record import Reason, Status
+from workers.jobs.ports import Change
+from workers.jobs.record import JobRecord, Reason, Status
 from workers.training.main import OWNERSHIP_LOST, PEER_LOST
 
 Order = Literal["cancel", "pause", "drain", "max_duration"]
@@ -103,6 +105,40 @@ def not_started(error: OSError) -> Outcome:
 def false_start(outcome: Outcome, steps: int) -> bool:
     """Whether an attempt ended before its first step in a way that may be its worker's fault."""
     return steps == 0 and (outcome.kind == "lose" or outcome.reason == "storage_full")
+
+
+def apply(
+    seen: JobRecord,
+    now: float,
+    fence: int,
+    outcome: Outcome,
+    exit_code: int | None,
+    *,
+    hold_seconds: float = 0.0,
+    ran_seconds: float | None = None,
+) -> Change:
+    """The change that an outcome means; a job that never began is held back for so long. Raises StaleFence."""
+    message = outcome.message or ""
+    if outcome.kind == "hand_back" and seen.stop_requested is None:
+        hold = None if outcome.began else hold_seconds
+        return state.hand_back(seen, now, fence=fence, message=message, hold_seconds=hold, ran_seconds=ran_seconds)
+    if outcome.kind != "finish":  # "hand_back": a user's order came meanwhile
+        return state.lose(seen, now, fence=fence, message=message, ran_seconds=ran_seconds)
+    status = outcome.status
+    if status == "paused" and seen.stop_requested == "cancel":
+        status = "cancelled"  # cancel came after the ranks had stopped for the pause
+    return state.finish(
+        seen,
+        now,
+        fence=fence,
+        status=status,
+        reason=outcome.reason,
+        message=outcome.message,
+        exit_code=exit_code,
+        summary=outcome.summary,
+        step=outcome.step,
+        ran_seconds=ran_seconds,
+    )
 
 
 def _failure(evidence: Evidence, summary: dict[str, Any] | None) -> Outcome:

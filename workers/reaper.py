@@ -65,7 +65,7 @@ class Reaper:
         self._store, self._wakeup, self._settings, self._monotonic = store, wakeup, settings, monotonic
         self._holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._judge_from: float | None = None
-        self._ahead: float | None = None
+        self._ahead: tuple[float, float] | None = None
         self._marks: dict[str, Mark] = {}
         self._retention = Retention(store, settings)
 
@@ -73,7 +73,7 @@ class Reaper:
         """One look. Raises StoreUnavailable.
 
         No lease is judged before one lease TTL has passed since the first look, since the store was away, or since
-        its clock jumped ahead (a suspended machine, a step of NTP): nobody could renew, and all need a chance to.
+        its clock jumped (a suspended machine, a step of NTP either way): nobody could renew, and all need a chance to.
         """
         try:
             self._tick()
@@ -88,14 +88,14 @@ class Reaper:
         now, jumped = self._clocks()
         at = self._monotonic()
         if jumped:
-            logger.warning("the store's clock jumped ahead: no lease is judged for %g s", self._settings.lease_seconds)
+            logger.warning("the store's clock jumped: no lease is judged for %g s", self._settings.lease_seconds)
         if jumped or self._judge_from is None:
             self._judge_from = at + self._settings.lease_seconds
         active = self._store.active()
         self._watch(active, at)
         if at >= self._judge_from:
             for record in active:
-                if record.lease_expires_at is not None and record.lease_expires_at <= now:
+                if state.lease_over(record, now):
                     logger.warning("job %s: the lease of %s has expired", record.id, record.owner)
                     self._update(record.id, state.reap)
         self._explain()
@@ -108,12 +108,12 @@ class Reaper:
 
     def _clocks(self) -> tuple[float, bool]:
         """The store's time, and whether since the last look it gained more on this process's clock than a renewal
-        takes. How long the store takes to answer is no gain."""
+        takes, or lost as much. How long the store takes to answer is neither."""
         asked = self._monotonic()
         now = self._store.now()
-        answered = self._monotonic()
-        jumped = self._ahead is not None and now - answered - self._ahead > self._settings.renew_seconds
-        self._ahead = now - asked
+        least, most = now - self._monotonic(), now - asked
+        before, self._ahead = self._ahead, (least, most)
+        jumped = before is not None and max(least - before[1], before[0] - most) > self._settings.renew_seconds
         return now, jumped
 
     def _watch(self, active: Sequence[JobRecord], at: float) -> None:

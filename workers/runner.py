@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from workers.devices import DevicePool, Lease
@@ -22,9 +22,9 @@ from workers.guardian import Orders
 from workers.jobs import state
 from workers.jobs.errors import JobError, JobNotFound, RecordUnreadable, StaleFence, StoreUnavailable
 from workers.jobs.layout import AttemptFiles, AttemptSpec, Control, JobFiles, drop_checkpoints, write_atomic
-from workers.jobs.ports import Change, JobStore
+from workers.jobs.ports import Change, Decide, JobStore
 from workers.jobs.record import JobRecord, WorkerInfo
-from workers.judgement import Order, Outcome, false_start, judge, not_started
+from workers.judgement import Order, Outcome, apply, false_start, judge, not_started
 from workers.placement import Device, choose, device_of
 from workers.queue_pages import queue_pages
 from workers.settings import Settings
@@ -203,6 +203,7 @@ class Runner:
         finally:
             attempt.guardian.stdin.close()  # end of file: whatever is left comes down
             attempt.guardian.wait()
+        ran = time.monotonic() - attempt.started
         evidence = gather(
             attempt.files,
             record.spec.resources.processes_per_worker,
@@ -212,7 +213,7 @@ class Runner:
         )
         outcome = judge(evidence, max_duration_seconds=record.spec.max_duration_seconds)
         logger.info("job %s: %s %s", record.id, outcome.kind, outcome.status if outcome.kind == "finish" else "")
-        seen = self._write_down(record, outcome, attempt.guardian.returncode)
+        seen = self._write_down(record, outcome, attempt.guardian.returncode, ran)
         steps = max(evidence.result.step if evidence.result else 0, seen.progress.step if seen else 0)
         if false_start(outcome, steps):
             self._stumble(outcome.message)
@@ -231,9 +232,10 @@ class Runner:
         logger.error("%s", self._board.trouble)
 
     def _start(self, record: JobRecord, lease: Lease) -> _Attempt:
+        began = time.monotonic()
         settings, processes = self._settings, record.spec.resources.processes_per_worker
         job = JobFiles(self._home, record.id)
-        files = job.attempt(record.fence)
+        files = job.fresh(record.fence)
         threads = max(1, len(os.sched_getaffinity(0)) // processes)
         spec = AttemptSpec(
             job_id=record.id,
@@ -266,8 +268,7 @@ class Runner:
                 pass_fds=lease.fds,
                 start_new_session=True,
             )
-        now = time.monotonic()
-        return _Attempt(record, files, guardian, now, renew_at=now + settings.renew_seconds, look_at=now)
+        return _Attempt(record, files, guardian, began, renew_at=began + settings.renew_seconds, look_at=began)
 
     def _rank_environment(self, threads: int) -> dict[str, str]:
         settings = self._settings
@@ -295,7 +296,7 @@ class Runner:
         try:
             if now >= attempt.renew_at:
                 attempt.renew_at = now + settings.renew_seconds
-                self._store.update(record.id, self._renewal(record))
+                self._store.update(record.id, self._renewal(record, now - attempt.started))
             if now >= attempt.look_at:
                 attempt.look_at = now + min(1.0, settings.renew_seconds)
                 seen = self._store.get(record.id)
@@ -319,8 +320,9 @@ class Runner:
             attempt.term_at = float("inf")
             self._tell(attempt, b"T")
 
-    def _renewal(self, record: JobRecord) -> Callable[[JobRecord, float], Change | None]:
-        return lambda seen, now: state.renew(seen, now, fence=record.fence, lease_seconds=self._settings.lease_seconds)
+    def _renewal(self, record: JobRecord, ran_seconds: float) -> Decide:
+        told: dict[str, float] = {"lease_seconds": self._settings.lease_seconds, "ran_seconds": ran_seconds}
+        return lambda seen, now: state.renew(seen, now, fence=record.fence, **told)
 
     def _tell(self, attempt: _Attempt, order: bytes) -> None:
         assert attempt.guardian.stdin is not None
@@ -329,8 +331,13 @@ class Runner:
         except BrokenPipeError:
             logger.info("job %s: the guardian has already gone", attempt.record.id)
 
-    def _write_down(self, record: JobRecord, outcome: Outcome, exit_code: int | None) -> JobRecord | None:
+    def _write_down(
+        self, record: JobRecord, outcome: Outcome, exit_code: int | None, ran_seconds: float | None = None
+    ) -> JobRecord | None:
         """Write the outcome; wait for the store as long as it takes, but a draining worker one lease at most.
+
+        Args:
+            ran_seconds: how long the attempt ran; ``None``: as long as the last heartbeat told.
 
         Returns:
             The record as it is then; ``None`` when nothing was written.
@@ -339,7 +346,7 @@ class Runner:
         hold = self._settings.wake_seconds
 
         def decide(seen: JobRecord, now: float) -> Change:
-            return apply(seen, now, record.fence, outcome, exit_code, hold_seconds=hold)
+            return apply(seen, now, record.fence, outcome, exit_code, hold_seconds=hold, ran_seconds=ran_seconds)
 
         while True:
             try:
@@ -357,31 +364,3 @@ class Runner:
                     logger.error("job %s: outcome lost, the store does not answer: %s", record.id, error)
                     return None
                 time.sleep(0.5)
-
-
-def apply(
-    seen: JobRecord, now: float, fence: int, outcome: Outcome, exit_code: int | None, *, hold_seconds: float = 0.0
-) -> Change:
-    """The change that an outcome means; a job that never began is held back for so long. Raises StaleFence."""
-    message = outcome.message or ""
-    if outcome.kind == "lose":
-        return state.lose(seen, now, fence=fence, message=message)
-    if outcome.kind == "hand_back":
-        if seen.stop_requested is None:
-            hold = None if outcome.began else hold_seconds
-            return state.hand_back(seen, now, fence=fence, message=message, hold_seconds=hold)
-        return state.lose(seen, now, fence=fence, message=message)  # a user's order came meanwhile
-    status = outcome.status
-    if status == "paused" and seen.stop_requested == "cancel":
-        status = "cancelled"  # cancel came after the ranks had stopped for the pause
-    return state.finish(
-        seen,
-        now,
-        fence=fence,
-        status=status,
-        reason=outcome.reason,
-        message=outcome.message,
-        exit_code=exit_code,
-        summary=outcome.summary,
-        step=outcome.step,
-    )

@@ -91,9 +91,14 @@ class Supervisor:
         return {name: process.pid for name, process in processes.items() if process is not None}
 
     @property
-    def given_up(self) -> Sequence[str]:
-        """Children that died too often."""
-        return tuple(self._keeper.given_up)
+    def failing(self) -> Sequence[str]:
+        """Children that die again and again soon after their start; they are still tried."""
+        return self._keeper.failing()
+
+    @property
+    def workers(self) -> Sequence[str]:
+        """Names of the workers."""
+        return tuple(self._worker_names)
 
     def start(self) -> Self:
         """Start everything and wait until it serves.

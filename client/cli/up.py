@@ -34,9 +34,7 @@ def up(
         count = "1 worker" if workers == 1 else f"{workers} workers"
         typer.echo(f"smartfrz is up at {supervisor.url} with {count}; state in {settings.home}")
         typer.echo(f"key: {key_place(settings.home)}. Ctrl-C stops everything.")
-        while not stop.wait(1.0):
-            if supervisor.given_up:
-                raise fail(f"{', '.join(supervisor.given_up)} died too often; see {settings.home / 'logs'}", FAILED)
+        stop.wait()  # whatever dies meanwhile is started again, and what trains goes on
         typer.echo("stopping")
     except SupervisorError as error:
         raise fail(str(error), FAILED) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -44,6 +45,30 @@ def test_a_user_that_was_deleted_keeps_nothing(store: JobStore) -> None:
     start = source(store)
     user = store.create(started_from(start.id))[0]
     store.update(user.id, state.cancel)
+    store.delete(user.id)
+    store.delete(start.id)
+    assert store.counts() == {}
+
+
+def test_the_start_forgets_a_user_that_was_deleted(store: JobStore) -> None:
+    """A start with thousands of them would hold up the store when it is deleted itself: it asks for each."""
+    start, other = source(store), source(store)
+    user = store.create(started_from(start.id))[0]
+    store.update(user.id, state.cancel)
+    store.delete(user.id)
+    again = started_from(other.id).model_copy(update={"id": user.id})
+    store.create(again)
+    store.delete(start.id)  # were that one still among its users, it would have to stay: it has not ended
+    with pytest.raises(IllegalTransition, match=f"job {user.id}, which is queued, starts from its weights"):
+        store.delete(other.id)
+
+
+def test_a_user_that_cannot_be_read_names_no_start_and_can_be_deleted_all_the_same(
+    store: JobStore, spoil: Callable[[str, str], None]
+) -> None:
+    start = source(store)
+    user = store.create(started_from(start.id))[0]
+    spoil(user.id, "{")
     store.delete(user.id)
     store.delete(start.id)
     assert store.counts() == {}

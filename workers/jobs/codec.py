@@ -59,12 +59,12 @@ def read_record(job_id: str, text: str) -> JobRecord:
         raise RecordUnreadable(job_id, f"{where}: {fault['msg']}" if where else fault["msg"]) from error
 
 
-def is_record(job_id: str, text: str | None) -> bool:
-    """Whether :func:`read_record` can read it."""
+def record_or_none(job_id: str, text: str | None) -> JobRecord | None:
+    """:func:`read_record`, or ``None`` where it cannot be read."""
     try:
-        return text is not None and bool(read_record(job_id, text))
+        return None if text is None else read_record(job_id, text)
     except RecordUnreadable:
-        return False
+        return None
 
 
 def read_records(texts: Iterable[tuple[str, str]]) -> list[JobRecord]:

@@ -2,7 +2,7 @@
 
 ::
 
-    jobs/<job id>/attempt-<fence>/
+    jobs/<job id>/attempt-<fence>/     a later number where there is such a folder already (see JobFiles.fresh)
         spec.json          AttemptSpec, written by the runner before the ranks start
         control.json       Control, written by the runner; rank 0 polls it between steps
         result.json        Result, written by rank 0 (or by the first rank that fails); the truth about the outcome
@@ -43,6 +43,14 @@ class JobFiles:
 
     def attempt(self, fence: int) -> AttemptFiles:
         return AttemptFiles(self.root / f"attempt-{fence:04d}")
+
+    def fresh(self, fence: int) -> AttemptFiles:
+        """The place of an attempt that begins: of its fence, or after all others where the disk knows of this one or
+        later ones (the store came from a backup, say). An old result would be believed, an old order obeyed, and the
+        artifacts of a later number taken for the newest."""
+        numbers = [attempt.root.name.removeprefix("attempt-") for attempt in self.attempts()]
+        last = max((int(number) for number in numbers if number.isdecimal()), default=0)
+        return self.attempt(max(fence, last + 1))
 
     def attempts(self) -> list[AttemptFiles]:
         """Every attempt that left files, oldest first."""

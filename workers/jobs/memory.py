@@ -15,11 +15,11 @@ from workers.jobs import tally
 from workers.jobs.codec import (
     decision_step,
     dumps,
-    is_record,
     outcome_event,
     parse_event_id,
     read_record,
     read_records,
+    record_or_none,
     write_new_record,
     write_record,
 )
@@ -158,11 +158,13 @@ class MemoryJobStore:
         with self._open():
             if job_id not in self._statuses:
                 raise JobNotFound(job_id)
-            readable = is_record(job_id, self._records[job_id])
-            may_delete(job_id, self._statuses[job_id], readable=readable)
-            for other in self._starts[job_id] if readable else ():
+            found = record_or_none(job_id, self._records[job_id])
+            may_delete(job_id, self._statuses[job_id], readable=found is not None)
+            for other in self._starts[job_id] if found else ():
                 if (its_status := self._statuses.get(other, "failed")) not in TERMINAL:
                     raise still_needed(job_id, self._statuses[job_id], other, its_status)
+            if found:
+                self._starts.get(found.spec.model.init_from or "", set()).discard(job_id)
             for kept in (
                 self._records,
                 self._statuses,

@@ -103,6 +103,8 @@ class JobRecord(BaseModel):
     """Worker that holds the lease."""
     not_before: float | None = None
     """While queued: no worker takes the job before this moment, for the last one could not begin it."""
+    held_since: float | None = None
+    """When that was said."""
     lease_expires_at: float | None = None
     last_heartbeat_at: float | None = None
     stalled: bool = False
@@ -115,7 +117,9 @@ class JobRecord(BaseModel):
     started_at: float | None = None
     ended_at: float | None = None
     run_seconds: float = 0.0
-    """Seconds in earlier attempts."""
+    """Seconds in earlier attempts, each by the clock of its runner, which no step of the store's clock moves."""
+    attempt_seconds: float = 0.0
+    """Seconds of the attempt in flight by the same clock, as the last heartbeat told."""
     updated_at: float
 
     @property
@@ -123,8 +127,16 @@ class JobRecord(BaseModel):
         return self.status in TERMINAL
 
     def held_back(self, now: float) -> bool:
-        """Whether no worker may take it yet, though it is queued."""
-        return self.not_before is not None and now < self.not_before
+        """Whether no worker may take it yet, though it is queued. Not by a clock that was set back to before the hold
+        was given: it would last for as long as that step."""
+        return self.not_before is not None and (self.held_since or 0.0) <= now < self.not_before
+
+    def running_seconds(self, now: float) -> float:
+        """Seconds in attempts until now. Beyond the last heartbeat a lease's length counts at most."""
+        if self.status not in LEASED or self.last_heartbeat_at is None or self.lease_expires_at is None:
+            return self.run_seconds
+        since = min(now, self.lease_expires_at) - self.last_heartbeat_at
+        return self.run_seconds + self.attempt_seconds + max(0.0, since)
 
 
 class WorkerInfo(BaseModel):

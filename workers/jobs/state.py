@@ -13,6 +13,7 @@ A terminal status never changes.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from workers.jobs.errors import IllegalTransition, StaleFence
@@ -32,17 +33,30 @@ TRANSITIONS: dict[str, frozenset[str]] = {
 }
 
 
-def _move(record: JobRecord, to: Status, now: float, *, action: str, event: str | None = None, **fields: Any) -> Change:
-    """The one door for every change of status."""
+def _move(
+    record: JobRecord,
+    to: Status,
+    now: float,
+    *,
+    action: str,
+    event: str | None = None,
+    ran_seconds: float | None = None,
+    **fields: Any,
+) -> Change:
+    """The one door for every change of status.
+
+    ``ran_seconds``, of the attempt that ends, is its runner's: the store's clock may have been set meanwhile. Where no
+    runner is left to tell, what its last heartbeat told counts.
+    """
     if to != record.status and to not in TRANSITIONS[record.status]:
         raise IllegalTransition(record.id, record.status, action)
     if to in TERMINAL or to in ("queued", "paused"):
-        ran = now - record.started_at if record.started_at is not None and record.status in LEASED else 0.0
-        fields.setdefault("run_seconds", record.run_seconds + max(0.0, ran))
+        ran = record.attempt_seconds if ran_seconds is None else ran_seconds
+        fields |= {"run_seconds": record.run_seconds + ran, "attempt_seconds": 0.0}
         fields |= {"owner": None, "lease_expires_at": None, "stop_requested": None, "stalled": False}
     if to in TERMINAL:
         fields["ended_at"] = now
-    fields.setdefault("not_before", None)
+    fields = {"not_before": None, "held_since": None} | fields
     new = record.model_copy(update={"status": to, "updated_at": now, **fields})
     data: dict[str, Any] = {"status": to, "attempt": new.attempt}
     if new.status_reason:
@@ -72,6 +86,7 @@ def claim(record: JobRecord, now: float, *, owner: str, lease_seconds: float) ->
         lease_expires_at=now + lease_seconds,
         last_heartbeat_at=now,
         started_at=now,
+        attempt_seconds=0.0,
         status_reason=None,
         status_message=None,
         queue_reason=None,
@@ -79,10 +94,14 @@ def claim(record: JobRecord, now: float, *, owner: str, lease_seconds: float) ->
     )
 
 
-def renew(record: JobRecord, now: float, *, fence: int, lease_seconds: float) -> Change:
-    """Heartbeat of the runner: extend the lease. Raises StaleFence."""
+def renew(
+    record: JobRecord, now: float, *, fence: int, lease_seconds: float, ran_seconds: float | None = None
+) -> Change:
+    """Heartbeat of the runner: extend the lease, and tell how long the attempt has run. Raises StaleFence."""
     _fenced(record, fence)
-    return Change(record.model_copy(update={"lease_expires_at": now + lease_seconds, "last_heartbeat_at": now}))
+    ran = record.attempt_seconds if ran_seconds is None else ran_seconds
+    told = {"lease_expires_at": now + lease_seconds, "last_heartbeat_at": now, "attempt_seconds": ran}
+    return Change(record.model_copy(update=told))
 
 
 def report_progress(record: JobRecord, now: float, *, fence: int, progress: Progress) -> Change:
@@ -104,10 +123,13 @@ def finish(
     exit_code: int | None = None,
     summary: dict[str, Any] | None = None,
     step: int | None = None,
+    ran_seconds: float | None = None,
 ) -> Change:
     """The attempt's end as the runner saw it: succeeded, failed, cancelled or paused. Raises StaleFence.
 
-    ``step`` is the last one trained: rank 0's report, once a second, may have been earlier.
+    Args:
+        step: the last one trained: rank 0's report, once a second, may have been earlier.
+        ran_seconds: how long the attempt ran; ``None``: as long as the last heartbeat told.
     """
     _fenced(record, fence)
     told: dict[str, Any] = {} if step is None else {"step": max(step, record.progress.step), "eta_seconds": None}
@@ -118,6 +140,7 @@ def finish(
         status,
         now,
         action="finish",
+        ran_seconds=ran_seconds,
         status_reason=reason,
         status_message=message,
         exit_code=exit_code,
@@ -126,40 +149,56 @@ def finish(
     )
 
 
-def lose(record: JobRecord, now: float, *, fence: int, message: str) -> Change:
-    """The attempt died under its worker: queue again while attempts are left. Raises StaleFence."""
+def lose(record: JobRecord, now: float, *, fence: int, message: str, ran_seconds: float | None = None) -> Change:
+    """The attempt died under its worker: queue again while attempts are left. Raises StaleFence.
+
+    Args:
+        ran_seconds: how long the attempt ran; ``None``: as long as the last heartbeat told.
+    """
     _fenced(record, fence)
+    move = partial(_move, record, now=now, action="recover", ran_seconds=ran_seconds)
     if record.stop_requested == "cancel":
-        return _move(record, "cancelled", now, action="recover", status_reason="user_request", status_message=message)
+        return move(to="cancelled", status_reason="user_request", status_message=message)
     if record.stop_requested == "pause":
-        return _move(record, "paused", now, action="recover", status_reason="user_request", status_message=message)
+        return move(to="paused", status_reason="user_request", status_message=message)
     if record.attempt >= record.spec.max_attempts:
         text = f"{message}; attempt {record.attempt} of {record.spec.max_attempts} was the last"
-        return _move(record, "failed", now, action="recover", status_reason="retries_exhausted", status_message=text)
-    return _move(
-        record,
-        "queued",
-        now,
-        action="recover",
-        event="job.recovered",
-        status_reason="worker_lost",
-        status_message=message,
-    )
+        return move(to="failed", status_reason="retries_exhausted", status_message=text)
+    return move(to="queued", event="job.recovered", status_reason="worker_lost", status_message=message)
+
+
+def lease_over(record: JobRecord, now: float) -> bool:
+    """Whether the lease has run out. So has one that is given by a clock which was set back by more than a lease since:
+    its runner would have renewed it by now, and it would last for as long as that step."""
+    expires, beat = record.lease_expires_at, record.last_heartbeat_at
+    if record.status not in LEASED or expires is None:
+        return False
+    return expires <= now or (beat is not None and now + (expires - beat) < beat)
 
 
 def reap(record: JobRecord, now: float) -> Change | None:
     """Judge a lease: ``None`` while it holds."""
-    if record.status not in LEASED or record.lease_expires_at is None or record.lease_expires_at > now:
+    if not lease_over(record, now):
         return None
-    silent = now - (record.last_heartbeat_at or record.lease_expires_at)
-    return lose(record, now, fence=record.fence, message=f"worker {record.owner} sent no heartbeat for {silent:.0f} s")
+    silent = now - (record.last_heartbeat_at or now)
+    since = f"for {silent:.0f} s" if silent >= 0 else "since the store's clock was set back"
+    return lose(record, now, fence=record.fence, message=f"worker {record.owner} sent no heartbeat {since}")
 
 
-def hand_back(record: JobRecord, now: float, *, fence: int, message: str, hold_seconds: float | None = None) -> Change:
+def hand_back(
+    record: JobRecord,
+    now: float,
+    *,
+    fence: int,
+    message: str,
+    hold_seconds: float | None = None,
+    ran_seconds: float | None = None,
+) -> Change:
     """The worker gives the job back, for a reason that is not the job's; this attempt does not count.
 
     Args:
         hold_seconds: the attempt never began: its time does not count either, and nobody takes the job for so long.
+        ran_seconds: how long the attempt ran; ``None``: as long as the last heartbeat told.
 
     Raises:
         StaleFence.
@@ -167,7 +206,7 @@ def hand_back(record: JobRecord, now: float, *, fence: int, message: str, hold_s
     _fenced(record, fence)
     held: dict[str, Any] = {}
     if hold_seconds is not None:
-        held = {"not_before": now + hold_seconds, "run_seconds": record.run_seconds}
+        held, ran_seconds = {"not_before": now + hold_seconds, "held_since": now}, 0.0
     return _move(
         record,
         "queued",
@@ -176,6 +215,7 @@ def hand_back(record: JobRecord, now: float, *, fence: int, message: str, hold_s
         event="job.requeued",
         attempt=record.attempt - 1,
         status_message=message,
+        ran_seconds=ran_seconds,
         **held,
     )
 

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from client.files import FolderInUse, sole_owner, write_json
-from client.private_stack import admin_key, forget_job
+from client.private_stack import Stack, StackError, admin_key, forget_job
+
+
+@pytest.mark.parametrize(("failing", "in_vain"), [([], False), (["store", "api", "w1"], False), (["w1", "w2"], True)])
+def test_waiting_is_in_vain_only_when_no_worker_stays_up(tmp_path: Path, failing: list[str], in_vain: bool) -> None:
+    stack = Stack(cast(Any, None), tmp_path, cast(Any, SimpleNamespace(workers=("w1", "w2"), failing=failing)))
+    if in_vain:
+        with pytest.raises(StackError, match="w1, w2 died again and again"):
+            stack.check()
+    else:
+        stack.check()
 
 
 def test_a_second_owner_of_the_same_folder_is_refused(tmp_path: Path) -> None:

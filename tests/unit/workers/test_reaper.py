@@ -124,6 +124,27 @@ def test_after_a_jump_of_the_clock_every_runner_has_time_to_renew(scene: Scene, 
     assert [scene.store.get(job).status for job in (alive, dead)] == ["starting", "queued"]
 
 
+def test_after_the_clock_was_set_back_a_dead_runner_is_missed_all_the_same_and_a_living_one_is_not(
+    scene: Scene,
+) -> None:
+    scene.now = 1e9
+    scene.reaper = scene.another()
+    scene.reaper.tick()
+    scene.now += LEASE
+    alive, dead = scene.job(), scene.job()
+    for job in (alive, dead):
+        scene.claim(job)
+    scene.reaper.tick()
+    scene.jump(-30 * 24 * 3600.0)
+    for _ in range(10):
+        scene.reaper.tick()
+        assert {scene.store.get(job).status for job in (alive, dead)} == {"starting"}
+        scene.now += LEASE / 10
+        scene.renew(alive)
+    scene.reaper.tick()
+    assert [scene.store.get(job).status for job in (alive, dead)] == ["starting", "queued"]
+
+
 def test_a_store_that_answers_slowly_and_clocks_that_drift_are_no_jump(scene: Scene) -> None:
     class Slow(MemoryJobStore):
         def now(self) -> float:

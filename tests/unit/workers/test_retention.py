@@ -172,6 +172,61 @@ def test_files_that_ranks_still_write_go_later(shelf: Shelf) -> None:
     assert (shelf.files(job).root.exists(), shelf.store.deleted()) == (False, [])
 
 
+def checkpoint(shelf: Shelf, job: str) -> Path:
+    """A checkpoint that the job's runner did not remove."""
+    path = shelf.files(job).attempt(1).checkpoints / "step-00000003"
+    path.mkdir(parents=True)
+    return path
+
+
+def test_checkpoints_that_a_dead_runner_left_of_a_job_that_succeeded_go(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path, keep_days=0.0)
+    done, stranger = shelf.job(), "job_000000000000000000000"
+    kept = [shelf.job(status) for status in ("failed", "cancelled", "starting", "queued", "paused")]
+    unreadable = shelf.job()
+    shelf.store._records[unreadable] = "{"
+    left = {job: checkpoint(shelf, job) for job in (done, stranger, unreadable, *kept)}
+    artifact = shelf.files(done).attempt(1).weights
+    artifact.parent.mkdir()
+    artifact.touch()
+    shelf.round()
+    assert [job for job, path in left.items() if not path.parent.exists()] == [done]
+    assert artifact.exists()
+
+
+def test_checkpoints_stay_while_ranks_of_the_job_still_run(shelf: Shelf) -> None:
+    job = shelf.job()
+    left = checkpoint(shelf, job)
+    with open(shelf.files(job).lock, "w") as guardian:
+        fcntl.flock(guardian, fcntl.LOCK_EX)
+        shelf.round()
+        assert left.exists()
+    for _ in range(SWEEP_ROUNDS):
+        shelf.round()
+    assert not left.exists()
+
+
+def test_checkpoints_go_a_few_at_a_time_and_where_none_are_left_the_store_is_not_asked(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = [checkpoint(shelf, shelf.job()) for _ in range(DELETED + 3)]
+    for _ in range(LOOKED_AT):
+        shelf.job()
+    last = checkpoint(shelf, shelf.job())
+    shelf.round(goes_on=False)
+    assert all(path.exists() for path in left), "somebody else holds the lock"
+    shelf.round()
+    assert [path.exists() for path in left] == [False] * DELETED + [True] * 3
+    shelf.round()
+    assert not any(path.exists() for path in left)
+    assert last.exists(), "so many folders are looked into in one round"
+    shelf.round()
+    assert not last.exists()
+    monkeypatch.setattr(shelf.store, "get", lambda _: pytest.fail("asked for nothing"))
+    for _ in range(2 * SWEEP_ROUNDS):
+        shelf.round()
+
+
 def test_the_reaper_does_it_but_not_by_a_clock_that_has_just_jumped(shelf: Shelf) -> None:
     ticked = 0.0
     reaper = Reaper(shelf.store, MemoryWakeUp(), shelf.settings, monotonic=lambda: ticked)

@@ -19,15 +19,15 @@ from workers import proctree
 from workers.devices import DevicePool, Gpu, Lease
 from workers.jobs import state
 from workers.jobs.errors import StoreUnavailable
-from workers.jobs.layout import JobFiles, Result
+from workers.jobs.layout import Control, JobFiles, Result, write_atomic
 from workers.jobs.memory import MemoryJobStore
 from workers.jobs.ports import Change
 from workers.jobs.record import JobRecord, new_job_id
 from workers.jobs.spec import JobSpec
-from workers.judgement import Evidence, judge
+from workers.judgement import Evidence, apply, judge
 from workers.placement import Device
 from workers.registry import current, describe
-from workers.runner import Runner, apply, stronger
+from workers.runner import Runner, stronger
 from workers.settings import Settings
 from workers.shared import Board
 
@@ -262,6 +262,26 @@ def test_a_job_is_ended_after_its_maximum_duration(bench: Bench) -> None:
     assert record.status_message == "ran longer than max_duration_seconds (0.5)"
 
 
+def test_a_step_of_the_clock_is_no_time_in_which_the_job_ran(bench: Bench) -> None:
+    """By it the next attempt would be over ``max_duration_seconds`` at once, and the job would fail for good."""
+    job = bench.submit(spec(2, max_duration_seconds=3600, metadata={"kill_at": 20, "steps": 200}))
+    bench.work_aside()
+    until(lambda: len(bench.pids(job)) == 2)
+    bench.store._clock = lambda: time.time() + 30 * 24 * 3600.0
+    bench.join()
+    record = bench.store.get(job)
+    assert (record.status, record.attempt) == ("succeeded", 2)
+    assert 0.0 < record.run_seconds < 600.0
+    assert bench.store.tallies()["run:succeeded:sum"] == record.run_seconds
+
+
+def test_a_heartbeat_tells_how_long_the_attempt_has_run(bench: Bench) -> None:
+    job = bench.submit(spec(metadata={"steps": 5000}))
+    bench.work_aside()
+    until(lambda: bench.store.get(job).attempt_seconds > 0.0)
+    assert bench.store.get(job).attempt_seconds < 600.0
+
+
 def test_a_stale_fence_ends_the_ranks_at_once_and_leaves_the_record_alone(bench: Bench) -> None:
     job = bench.submit(spec(metadata={"steps": 5000, "stubborn": 1}))
     bench.work_aside()
@@ -426,14 +446,37 @@ def test_attempts_lost_before_their_first_step_count_as_false_starts(bench: Benc
 
 
 def test_cancel_works_while_the_job_starts_and_though_the_order_cannot_be_written(bench: Bench) -> None:
+    class Blocked(Runner):
+        def _start(self, *args: Any) -> Any:
+            attempt = super()._start(*args)
+            attempt.files.control.mkdir()
+            return attempt
+
     job = bench.submit(spec(metadata={"steps": 5000}))
-    JobFiles(bench.settings.home.resolve(), job).attempt(1).control.mkdir(parents=True)
+    bench.runner = Blocked(bench.store, bench.worker, bench.pool, bench.settings, environ=bench.environ)
     bench.work_aside()
     until(lambda: bench.store.get(job).status == "starting")
     bench.store.update(job, state.cancel)
     bench.join()
     assert bench.store.get(job).status == "cancelled"
     assert not any(proctree.alive(pid) for pid in bench.pids(job))
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_nothing_of_an_attempt_that_the_store_has_forgotten_is_believed(bench: Bench, number: int) -> None:
+    """As after a restore from an older backup: the fence counts from there once more."""
+    job = bench.submit(spec(2, max_attempts=1, metadata={"raise_at": 2, "steps": 500}))
+    old = JobFiles(bench.settings.home.resolve(), job).attempt(number)
+    write_atomic(old.result, Result(outcome="succeeded", step=9, summary={"steps": 9}).model_dump_json())
+    write_atomic(old.control, Control(action="cancel").model_dump_json())
+    write_atomic(old.metrics, '{"step": 9}')
+    bench.runner.work()
+    record = bench.store.get(job)
+    assert (record.status, record.status_reason, record.fence) == ("failed", "code_error", 1)
+    assert old.metrics.read_text() == '{"step": 9}'
+    newest = JobFiles(bench.settings.home.resolve(), job).attempts()[-1]
+    assert newest == JobFiles(bench.settings.home.resolve(), job).attempt(number + 1)
+    assert newest.log(0).exists()
 
 
 def test_ranks_do_not_get_the_admin_key(bench: Bench) -> None:

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from tests.conftest import StoreUrl
-from workers._children import MAX_QUICK_DEATHS, Keeper, ProcessChild, pause_before
+from workers._children import LONGEST_PAUSE, MANY_DEATHS, TOLD_EVERY, Keeper, ProcessChild, pause_before, tells
 from workers.embedded import EmbeddedServer
 from workers.redis_store import RedisJobStore
 from workers.settings import Settings
@@ -105,7 +105,7 @@ class TestWithStandIns:
             store = RedisJobStore(supervisor._store_url, "smartfrz:")
             until(lambda: any(w.pid == supervisor.pids["w1"] for w in store.workers()))
             store.close()
-            assert supervisor.given_up == ()
+            assert supervisor.failing == []
             pids = supervisor.pids
         assert all(gone(pid) for pid in pids.values())
         assert (home / "logs" / "w1.log").read_text().splitlines() == ["ended in order"]
@@ -198,22 +198,49 @@ def test_the_real_service_comes_up_and_goes(home: Path) -> None:
 
 
 class TestKeeper:
-    def test_pauses_grow_and_end(self) -> None:
-        pauses = [pause_before(n) for n in range(1, MAX_QUICK_DEATHS + 1)]
+    def test_pauses_grow_up_to_a_bound(self) -> None:
+        pauses = [pause_before(n) for n in range(1, MANY_DEATHS + 1)]
         assert pauses == [0.5, 1, 2, 4, 8, 16, 30, 30]
-        assert pause_before(MAX_QUICK_DEATHS + 1) is None
+        assert {pause_before(n) for n in (MANY_DEATHS + 1, 10**6)} == {LONGEST_PAUSE}
 
-    def test_gives_up_on_what_keeps_dying(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("workers._children.FIRST_PAUSE", 0.001)
+    def test_many_deaths_are_told_now_and_then(self) -> None:
+        told = [n for n in range(1, 60) if tells(n)]
+        assert told == [MANY_DEATHS, MANY_DEATHS + TOLD_EVERY, MANY_DEATHS + 2 * TOLD_EVERY]
+
+    def test_what_keeps_dying_is_tried_until_it_stays_and_stops_no_other(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """As with a store on a full disk, or an API whose port somebody else has."""
+        monkeypatch.setattr("workers._children.LONGEST_PAUSE", 0.001)
         monkeypatch.setattr("workers._children.LOOK_SECONDS", 0.01)
-        child = ProcessChild("c", [sys.executable, "-S", "-c", "print('x')"], dict(os.environ), tmp_path / "c.log")
+        room, up, log = tmp_path / "room", tmp_path / "up", tmp_path / "c.log"
+        command = ["sh", "-c", f"[ -e {room} ] && touch {up} && exec sleep 600; echo 'no space left'; exit 1"]
+        child = ProcessChild("c", command, dict(os.environ), log)
+        other = ProcessChild("other", ["sleep", "600"], dict(os.environ), tmp_path / "other.log")
         keeper = Keeper()
-        child.start()
-        keeper.keep(child)
+        for one in (child, other):
+            one.start()
+            keeper.keep(one)
+        assert other.process is not None
+        pid = other.process.pid
         keeper.start()
-        until(lambda: keeper.given_up == ["c"], 60)
+        until(lambda: len(log.read_text().split("\n")) > MANY_DEATHS + 2, 60)
+        assert keeper.failing() == ["c"]
+        room.touch()
+        until(up.exists, 60)
+        assert keeper.restarts == log.read_text().count("no space left")
+        assert keeper.failing() == ["c"], "it has to prove itself first"
+        monkeypatch.setattr("workers._children.QUICK_SECONDS", 0.0)
+        assert keeper.failing() == []
+        assert other.process.pid == pid
+        keeper.hold()
+        for one in (child, other):
+            one.stop()
         keeper.close()
-        assert (tmp_path / "c.log").read_text().split() == ["x"] * (MAX_QUICK_DEATHS + 1)
+        (told,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+        assert f"c died {MANY_DEATHS} times in a row" in told
+        assert "no space left" in told
+        assert len(caplog.records) == MANY_DEATHS, "a warning for each of the first, then one line for many"
 
     def test_restarts_nothing_once_held(self, tmp_path: Path) -> None:
         child = ProcessChild("c", ["sleep", "600"], dict(os.environ), tmp_path / "c.log")

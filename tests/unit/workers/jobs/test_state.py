@@ -15,7 +15,7 @@ from workers.jobs.record import LEASED, TERMINAL, JobRecord, Progress, Status
 from workers.jobs.spec import JobSpec
 
 STATUSES: tuple[str, ...] = get_args(Status)
-NOW = 1000.0
+NOW, DAY = 1000.0, 24 * 3600.0
 SPEC = JobSpec.model_validate({"name": "run", "model": {"name": "m"}, "data": {"name": "d"}, "max_attempts": 2})
 
 
@@ -136,11 +136,41 @@ class TestClaim:
         assert change is not None
         assert change.record.not_before is None
 
+    def test_a_hold_does_not_outlast_a_clock_that_was_set_back(self) -> None:
+        held = state.hand_back(job("starting"), NOW, fence=1, message="disk", hold_seconds=30.0).record
+        assert held.held_back(NOW + 29)
+        change = state.claim(held, NOW - 30 * DAY, owner="w2", lease_seconds=60.0)
+        assert change is not None
+        assert (change.record.not_before, change.record.held_since) == (None, None)
+
 
 class TestEnds:
     def test_time_is_summed_over_attempts(self) -> None:
-        new = state.finish(job("running", run_seconds=50.0), NOW, fence=1, status="succeeded").record
-        assert (new.run_seconds, new.ended_at) == (150.0, NOW)
+        new = state.finish(job("running", run_seconds=50.0), NOW, fence=1, status="succeeded", ran_seconds=100.0).record
+        assert (new.run_seconds, new.attempt_seconds, new.ended_at) == (150.0, 0.0, NOW)
+
+    @pytest.mark.parametrize("step", [30 * DAY, -30 * DAY])
+    @pytest.mark.parametrize("action", ["finish", "lose", "hand back"])
+    def test_a_step_of_the_clock_is_no_time_in_which_the_job_ran(self, action: str, step: float) -> None:
+        ends: dict[str, Callable[..., Change]] = {
+            "finish": partial(state.finish, status="failed"),
+            "lose": state.lose,
+            "hand back": state.hand_back,
+        }
+        end = partial(ends[action], fence=1, message="m")
+        ran = end(job("running"), NOW + step, ran_seconds=10.0).record
+        assert ran.run_seconds == 10.0
+        told = state.renew(job("running"), NOW + step, fence=1, lease_seconds=60.0, ran_seconds=7.0).record
+        lost = end(told, NOW + 2 * step).record
+        assert lost.run_seconds == 7.0, "nobody is left who knows better than the last heartbeat"
+        taken = state.claim(lost.model_copy(update={"status": "queued"}), NOW, owner="w", lease_seconds=60.0)
+        assert taken is not None
+        assert (taken.record.run_seconds, taken.record.attempt_seconds) == (7.0, 0.0)
+
+    def test_a_job_that_runs_has_run_for_one_lease_at_most_since_its_last_heartbeat(self) -> None:
+        told = state.renew(job("running", run_seconds=5.0), NOW, fence=1, lease_seconds=60.0, ran_seconds=7.0).record
+        assert [told.running_seconds(NOW + s) for s in (0.0, 20.0, 30 * DAY, -30 * DAY)] == [12.0, 32.0, 72.0, 12.0]
+        assert job("paused", run_seconds=5.0).running_seconds(NOW) == 5.0
 
     def test_waiting_is_not_running(self) -> None:
         change = state.cancel(job("paused", run_seconds=50.0), NOW)
@@ -188,6 +218,13 @@ class TestReap:
         expired = job(status, stop_requested=stop)
         assert (state.reap(expired, 1100.0) is not None) == (status in LEASED)
 
+    def test_a_lease_does_not_outlast_a_clock_that_was_set_back(self) -> None:
+        held = job("running")  # from 990 to 1100
+        assert state.reap(held, 881.0) is None, "less than a lease: it runs out soon"
+        change = state.reap(held, 879.0)
+        assert change is not None
+        assert change.record.status_message == "worker w1 sent no heartbeat since the store's clock was set back"
+
     def test_names_the_worker_and_the_silence(self) -> None:
         change = state.reap(job("running"), 1110.0)
         assert change is not None
@@ -196,7 +233,7 @@ class TestReap:
 
 class TestOthers:
     def test_a_drained_attempt_does_not_count(self) -> None:
-        change = state.hand_back(job("running"), NOW, fence=1, message="drain")
+        change = state.hand_back(job("running"), NOW, fence=1, message="drain", ran_seconds=100.0)
         assert (change.record.attempt, change.record.fence) == (0, 1)
         assert change.events[0].type == "job.requeued"
         assert (change.record.not_before, change.record.run_seconds) == (None, 100.0)
@@ -206,6 +243,7 @@ class TestOthers:
         change = state.hand_back(ran, NOW, fence=1, message="disk", hold_seconds=30.0)
         assert (change.record.attempt, change.record.run_seconds) == (0, 50.0)
         assert (change.record.not_before, change.record.status_message) == (NOW + 30, "disk")
+        assert change.record.held_since == NOW
 
     @pytest.mark.parametrize("status", ["cancelled", "cancelling"])
     def test_cancel_twice_is_no_change(self, status: str) -> None:

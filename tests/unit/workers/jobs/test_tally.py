@@ -18,7 +18,8 @@ def taken(job: JobRecord, now: float) -> JobRecord:
 
 def ended(job: JobRecord, now: float, saved: float | None = None) -> JobRecord:
     summary = {} if saved is None else {"flops_saved": saved}
-    return state.finish(job, now, fence=job.fence, status="succeeded", summary=summary).record
+    ran = now - (job.started_at or 0.0)
+    return state.finish(job, now, fence=job.fence, status="succeeded", summary=summary, ran_seconds=ran).record
 
 
 def test_the_first_claim_tells_the_wait_and_no_other_does() -> None:
@@ -32,7 +33,7 @@ def test_the_first_claim_tells_the_wait_and_no_other_does() -> None:
 
 def test_the_end_tells_the_time_of_all_attempts_and_what_was_saved() -> None:
     first = taken(record(1000.0), 1010.0)
-    second = taken(state.lose(first, 1110.0, fence=1, message="gone").record, 2000.0)
+    second = taken(state.lose(first, 1110.0, fence=1, message="gone", ran_seconds=100.0).record, 2000.0)
     assert of_change(second, ended(second, 2250.0, 3e15)) == {
         "run:succeeded:900": 1.0,
         "run:succeeded:sum": 350.0,
