@@ -19,7 +19,7 @@ from workers import proctree
 from workers.devices import DevicePool, Gpu, Lease
 from workers.jobs import state
 from workers.jobs.errors import StoreUnavailable
-from workers.jobs.layout import JobFiles, Result
+from workers.jobs.layout import JobFiles, Result, write_atomic
 from workers.jobs.memory import MemoryJobStore
 from workers.jobs.ports import Change
 from workers.jobs.record import JobRecord, new_job_id
@@ -213,11 +213,24 @@ def test_what_the_worker_holds_but_does_not_run_is_given_back_at_once(bench: Ben
     mine, other = bench.submit(spec(max_attempts=1)), bench.submit(spec())
     for job, owner in ((mine, bench.worker.id), (other, "another")):
         bench.store.update(job, partial(state.claim, owner=owner, lease_seconds=600.0))
+    write_atomic(JobFiles(bench.settings.home.resolve(), mine).attempt(1).spec, "{}")  # its attempt was started
     assert bench.runner.work() == 0
     record = bench.store.get(mine)
     assert (record.status, record.status_reason) == ("failed", "retries_exhausted")
     assert f"worker {bench.worker.id} lost the attempt" in (record.status_message or "")
     assert bench.store.get(other).status == "starting"
+
+
+def test_a_claim_whose_answer_was_lost_costs_no_attempt(bench: Bench) -> None:
+    job = bench.submit(spec(max_attempts=1))
+    bench.store.update(job, partial(state.claim, owner=bench.worker.id, lease_seconds=600.0))
+    assert bench.runner.work() == 0
+    record = bench.store.get(job)
+    assert (record.status, record.attempt, record.fence, record.run_seconds) == ("queued", 0, 1, 0.0)
+    assert record.status_message == f"worker {bench.worker.id} claimed the job but did not hear that it had it"
+    bench.store.update(job, lambda seen, now: Change(seen.model_copy(update={"not_before": now})))
+    assert bench.runner.work() == 1
+    assert (bench.store.get(job).status, bench.store.get(job).attempt) == ("succeeded", 1)
 
 
 def test_the_lease_is_renewed_and_cancel_stops_the_ranks_at_a_step(bench: Bench) -> None:
