@@ -375,11 +375,11 @@ def apply(
     """The change that an outcome means; a job that never began is held back for so long. Raises StaleFence."""
     message = outcome.message or ""
     if outcome.kind == "lose":
-        return state.lose(seen, now, fence=fence, message=message)
+        return state.lose(seen, now, fence=fence, message=message, reason=outcome.reason)
     if outcome.kind == "hand_back":
         if seen.stop_requested is None:
-            hold = None if outcome.began else hold_seconds
-            return state.hand_back(seen, now, fence=fence, message=message, hold_seconds=hold)
+            hold, reason = None if outcome.began else hold_seconds, outcome.reason
+            return state.hand_back(seen, now, fence=fence, message=message, reason=reason, hold_seconds=hold)
         return state.lose(seen, now, fence=fence, message=message)  # a user's order came meanwhile
     status = outcome.status
     if status == "paused" and seen.stop_requested == "cancel":

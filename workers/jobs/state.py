@@ -126,8 +126,15 @@ def finish(
     )
 
 
-def lose(record: JobRecord, now: float, *, fence: int, message: str) -> Change:
-    """The attempt died under its worker: queue again while attempts are left. Raises StaleFence."""
+def lose(record: JobRecord, now: float, *, fence: int, message: str, reason: Reason | None = None) -> Change:
+    """The attempt died under its worker: queue again while attempts are left.
+
+    Args:
+        reason: what is shown in place of ``worker_lost`` and ``retries_exhausted``.
+
+    Raises:
+        StaleFence.
+    """
     _fenced(record, fence)
     if record.stop_requested == "cancel":
         return _move(record, "cancelled", now, action="recover", status_reason="user_request", status_message=message)
@@ -135,14 +142,16 @@ def lose(record: JobRecord, now: float, *, fence: int, message: str) -> Change:
         return _move(record, "paused", now, action="recover", status_reason="user_request", status_message=message)
     if record.attempt >= record.spec.max_attempts:
         text = f"{message}; attempt {record.attempt} of {record.spec.max_attempts} was the last"
-        return _move(record, "failed", now, action="recover", status_reason="retries_exhausted", status_message=text)
+        return _move(
+            record, "failed", now, action="recover", status_reason=reason or "retries_exhausted", status_message=text
+        )
     return _move(
         record,
         "queued",
         now,
         action="recover",
         event="job.recovered",
-        status_reason="worker_lost",
+        status_reason=reason or "worker_lost",
         status_message=message,
     )
 
@@ -155,7 +164,15 @@ def reap(record: JobRecord, now: float) -> Change | None:
     return lose(record, now, fence=record.fence, message=f"worker {record.owner} sent no heartbeat for {silent:.0f} s")
 
 
-def hand_back(record: JobRecord, now: float, *, fence: int, message: str, hold_seconds: float | None = None) -> Change:
+def hand_back(
+    record: JobRecord,
+    now: float,
+    *,
+    fence: int,
+    message: str,
+    reason: Reason | None = None,
+    hold_seconds: float | None = None,
+) -> Change:
     """The worker gives the job back, for a reason that is not the job's; this attempt does not count.
 
     Args:
@@ -175,6 +192,7 @@ def hand_back(record: JobRecord, now: float, *, fence: int, message: str, hold_s
         action="hand back",
         event="job.requeued",
         attempt=record.attempt - 1,
+        status_reason=reason,
         status_message=message,
         **held,
     )

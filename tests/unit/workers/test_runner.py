@@ -194,6 +194,7 @@ def test_a_rank_killed_by_a_signal_is_retried_from_where_it_was(bench: Bench) ->
     [
         ("gpu_oom", ("failed", "gpu_oom"), ("failed", "gpu_oom")),
         ("collective_timeout", ("queued", "worker_lost"), ("failed", "retries_exhausted")),
+        ("storage_full", ("queued", "storage_full"), ("failed", "storage_full")),
     ],
 )
 def test_only_transient_failures_are_retried(reason: Any, first: tuple[str, str], last: tuple[str, str]) -> None:
