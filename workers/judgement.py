@@ -13,12 +13,12 @@ from workers.jobs import state
 from workers.jobs.layout import Result
 from workers.jobs.ports import Change
 from workers.jobs.record import JobRecord, Reason, Status
-from workers.training.main import OWNERSHIP_LOST, PEER_LOST
+from workers.training.main import OWNERSHIP_LOST, PEER_LOST, STORAGE_FAILED
 
 Order = Literal["cancel", "pause", "drain", "max_duration"]
 """Why the runner asked the ranks to stop."""
 
-TRANSIENT: frozenset[Reason] = frozenset({"worker_lost", "collective_timeout", "stalled"})
+TRANSIENT: frozenset[Reason] = frozenset({"worker_lost", "collective_timeout", "stalled", "storage_full"})
 """Failures that another attempt may not meet. All others would come again, and are not retried."""
 
 TAIL_LINES, TAIL_CHARACTERS = 20, 2000
@@ -49,7 +49,10 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What to write into the record: which of ``state.finish``, ``state.lose``, ``state.hand_back``, and with what."""
+    """What to write into the record: which of ``state.finish``, ``state.lose``, ``state.hand_back``, and with what.
+
+    ``lose`` and ``hand_back`` have a reason only where one is known that tells more than theirs.
+    """
 
     kind: Literal["finish", "lose", "hand_back"]
     message: str | None = None
@@ -78,6 +81,10 @@ def judge(evidence: Evidence, *, max_duration_seconds: float | None = None) -> O
 
     ``result.json`` is believed first, for torchrun exits with 1 on TERM whatever the ranks did. An order of the user
     comes next. A rank that was killed by a signal makes its peers fail with errors of their own: the kill is the cause.
+
+    A disk that takes no more loses the attempt, not the job: it is queued again within its attempts, with the reason
+    ``storage_full``, and no worker claims it where there is no room (``workers.fitness``). If the attempt was to end
+    anyway, for a pause or a drain, that order holds, and the job goes on from its last good checkpoint.
     """
     result, order = evidence.result, evidence.order
     if result is not None and result.outcome == "succeeded":
@@ -91,9 +98,12 @@ def judge(evidence: Evidence, *, max_duration_seconds: float | None = None) -> O
         return Outcome("finish", "cancelled by user", "cancelled", "user_request", summary)
     if action is not None and (result is None or result.outcome == "stopped"):
         forced = "" if result is not None else "; the ranks did not stop in time and were ended"
+        unsaved = f"; {result.message}" if result is not None and result.message else ""
+        reason = result.reason if result is not None else None
         if action == "pause":
-            return Outcome("finish", f"paused by user{forced}", "paused", "user_request", summary)
-        return Outcome("hand_back", f"the worker is shutting down{forced}")
+            text = f"paused by user{forced}{unsaved}"
+            return Outcome("finish", text, "paused", reason or "user_request", summary)
+        return Outcome("hand_back", f"the worker is shutting down{forced}{unsaved}", reason=reason)
     return _failure(evidence, summary)
 
 
@@ -104,7 +114,7 @@ def not_started(error: OSError) -> Outcome:
 
 def false_start(outcome: Outcome, steps: int) -> bool:
     """Whether an attempt ended before its first step in a way that may be its worker's fault."""
-    return steps == 0 and (outcome.kind == "lose" or outcome.reason == "storage_full")
+    return steps == 0 and outcome.kind == "lose"
 
 
 def apply(
@@ -120,10 +130,18 @@ def apply(
     """The change that an outcome means; a job that never began is held back for so long. Raises StaleFence."""
     message = outcome.message or ""
     if outcome.kind == "hand_back" and seen.stop_requested is None:
-        hold = None if outcome.began else hold_seconds
-        return state.hand_back(seen, now, fence=fence, message=message, hold_seconds=hold, ran_seconds=ran_seconds)
-    if outcome.kind != "finish":  # "hand_back": a user's order came meanwhile
-        return state.lose(seen, now, fence=fence, message=message, ran_seconds=ran_seconds)
+        return state.hand_back(
+            seen,
+            now,
+            fence=fence,
+            message=message,
+            reason=outcome.reason,
+            hold_seconds=None if outcome.began else hold_seconds,
+            ran_seconds=ran_seconds,
+        )
+    if outcome.kind != "finish":  # a job given back: a user's order came meanwhile, and is the reason
+        reason = outcome.reason if outcome.kind == "lose" else None
+        return state.lose(seen, now, fence=fence, message=message, reason=reason, ran_seconds=ran_seconds)
     status = outcome.status
     if status == "paused" and seen.stop_requested == "cancel":
         status = "cancelled"  # cancel came after the ranks had stopped for the pause
@@ -151,7 +169,7 @@ def _failure(evidence: Evidence, summary: dict[str, Any] | None) -> Outcome:
         text = "the kernel ended a process because memory ran out: use a smaller batch_size or fewer processes"
         return Outcome("finish", text, "failed", "host_oom", summary)
     if reported is not None and not rank_killed:
-        return _reported(reported, evidence.logs.get(reported.rank, ""), summary)
+        return _reported(reported, evidence, summary)
     if killed is not None:
         memory = ", and the kernel ended a process because memory ran out" if evidence.oom_kills and rank_killed else ""
         return Outcome("lose", f"rank {killed[0]} was killed by signal {killed[1]}{memory}")
@@ -162,6 +180,10 @@ def _failure(evidence: Evidence, summary: dict[str, Any] | None) -> Outcome:
         return Outcome(
             "lose", f"the {'guardian' if evidence.exit_code < 0 else 'launcher'} was killed by signal {number}"
         )
+    unwritten = next((rank for rank, code in failed if code == STORAGE_FAILED), None)
+    if unwritten is not None:
+        text = f"rank {unwritten} could not write how it ended: free space under SMARTFRZ_HOME, or see to its disk"
+        return Outcome("lose", text, reason="storage_full")
     culprit = next((rank for rank, code in failed if code > 0 and code not in (OWNERSHIP_LOST, PEER_LOST)), None)
     if culprit is None and not failed:
         culprit = _rank_with_traceback(evidence.logs)
@@ -187,10 +209,12 @@ def _killed(failed: list[tuple[int, int]]) -> tuple[int, int] | None:
     return next(((rank, -code) for rank, code in failed if code < 0 and -code != signal.SIGTERM), None)
 
 
-def _reported(result: Result, log: str, summary: dict[str, Any] | None) -> Outcome:
+def _reported(result: Result, evidence: Evidence, summary: dict[str, Any] | None) -> Outcome:
     """A failure that a rank reported itself."""
-    reason = result.reason or "code_error"
+    reason, log = result.reason or "code_error", evidence.logs.get(result.rank, "")
     message = result.message or reason
+    if reason == "storage_full":
+        return Outcome("hand_back" if evidence.order == "drain" else "lose", message, reason=reason)
     if reason in TRANSIENT:
         return Outcome("lose", message)
     return Outcome("finish", _with_log(message, log) if reason == "code_error" else message, "failed", reason, summary)

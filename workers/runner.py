@@ -130,11 +130,21 @@ class Runner:
 
     def _recover(self) -> None:
         """Give back what this worker holds without running it, in place of letting the lease run out: the job of a
-        pool child that was killed, or a claim whose answer was lost."""
+        pool child that was killed, or a claim whose answer was lost, which costs no attempt: nothing was started."""
         for record in self._store.active():
-            if record.owner == self._worker.id:
-                logger.warning("job %s: held but not run; giving it back", record.id)
-                self._write_down(record, Outcome("lose", f"worker {record.owner} lost the attempt"), None)
+            if record.owner != self._worker.id:
+                continue
+            logger.warning("job %s: held but not run; giving it back", record.id)
+            if record.status == "starting" and not self._begun(record):
+                text = f"worker {record.owner} claimed the job but did not hear that it had it"
+                outcome = Outcome("hand_back", text, began=False)
+            else:
+                outcome = Outcome("lose", f"worker {record.owner} lost the attempt")
+            self._write_down(record, outcome, None)
+
+    def _begun(self, record: JobRecord) -> bool:
+        """Whether the attempt has a spec: it is written before anything is started."""
+        return os.path.exists(JobFiles(self._home, record.id).attempt(record.fence).spec)  # raises nothing
 
     def _claim(self) -> tuple[JobRecord, Lease] | None:
         taken: set[tuple[Device, int]] = set()

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from tests.conftest import StoreUrl
 from tests.support.equality import same
-from tests.support.rank_processes import rendezvous
+from tests.support.rank_processes import PATIENCE, rendezvous
 from workers.jobs import state
 from workers.jobs.layout import AttemptFiles, AttemptSpec, Control, JobFiles, Result, write_atomic
 from workers.jobs.record import JobRecord
@@ -26,6 +26,7 @@ from workers.jobs.spec import JobSpec
 from workers.redis_store import RedisJobStore
 from workers.training.loop import FAIL_AT
 
+pytestmark = pytest.mark.timeout(3 * PATIENCE)
 CODE = Path(__file__).parent.parent / "support"
 JOB = "job_000000000010000000000"
 
@@ -40,14 +41,19 @@ LINEAR = {
 
 
 def job(
-    world: int = 1, *, freeze: dict[str, Any] = LINEAR, data: dict[str, Any] | None = None, **training: Any
+    world: int = 1,
+    *,
+    freeze: dict[str, Any] = LINEAR,
+    data: dict[str, Any] | None = None,
+    model: dict[str, Any] | None = None,
+    **training: Any,
 ) -> JobSpec:
     """24 steps on blobs, a checkpoint every 5, freezing events along the way."""
     values = {"epochs": 4, "batch_size": 32 // world, "checkpoint_every_steps": 5, "seed": 3} | training
     return JobSpec.model_validate(
         {
             "name": "blobs",
-            "model": {"name": "code", "entry": "training_code.py:model"},
+            "model": {"name": "code", "entry": "training_code.py:model", "options": model or {}},
             "data": {"name": "code", "entry": "training_code.py:blobs", **(data or {})},
             "training": values | {"optimizer": {"name": "adamw", "lr": 0.02, "weight_decay": 0.1}},
             "freeze": freeze,
@@ -86,10 +92,11 @@ def run(files: AttemptFiles, world: int = 1, **env: str) -> list[int]:
         for rank in range(world)
     ]
     try:
-        return [rank.wait(100) for rank in ranks]
+        return [rank.wait(PATIENCE) for rank in ranks]
     finally:
         for rank in ranks:
             rank.kill()
+            rank.wait()
 
 
 def result(files: AttemptFiles) -> Result:
@@ -267,6 +274,25 @@ def test_a_resume_has_the_best_weights_of_before(tmp_path: Path, stopped_early: 
     assert run(second, 2) == [0, 0]
     assert not first.best.exists()
     assert report(second)["weights_of_step"] == best
+    assert same(weights(stopped_early), weights(second))
+
+
+def test_a_drain_during_the_last_evaluation_leaves_nothing_to_train(
+    tmp_path: Path, stopped_early: AttemptFiles
+) -> None:
+    whole = report(stopped_early)
+    first = JobFiles(tmp_path, JOB).attempt(1)
+    drained = job(2, epochs=30, early_stop={"patience": 2}, model={"drain_at_test": str(first.control)}, **STEADY)
+    attempt(tmp_path, drained, 1)
+    assert run(first, 2) == [0, 0]
+    stopped = result(first)
+    assert (stopped.outcome, stopped.action, stopped.step) == ("stopped", "drain", whole["steps"])
+    second = attempt(tmp_path, job(2, epochs=30, early_stop={"patience": 2}, **STEADY), 2)
+    assert run(second, 2) == [0, 0]
+    resumed = report(second)
+    assert resumed["resumes"] == 1
+    for key in ("accuracy", "loss", "steps", "stopped_early", "weights_of_step", "flops", "allreduce_bytes"):
+        assert resumed[key] == whole[key], key
     assert same(weights(stopped_early), weights(second))
 
 

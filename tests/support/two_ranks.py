@@ -53,7 +53,7 @@ def hang(ranks: Ranks) -> dict[str, Any]:
         ranks.broadcast([1])
         ranks.sum(torch.ones(1))
     except RuntimeError as error:
-        return {"reason": judge(error).reason, "peer_lost": is_peer_lost(error), "text": str(error)}
+        return {"reason": judge(error).reason, "peer_lost": is_peer_lost(error, world=ranks.world), "text": str(error)}
     return {}
 
 

@@ -150,7 +150,8 @@ class Control(Document):
 class Result(Document):
     """How the ranks ended.
 
-    ``stopped`` means: left at a step boundary after an order, with a checkpoint.
+    ``stopped`` means: left at a step boundary after an order, with a checkpoint; where the disk did not take that one,
+    ``reason`` is ``storage_full``, and the job goes on from the checkpoint before.
     """
 
     outcome: Literal["succeeded", "stopped", "failed"]

@@ -139,7 +139,9 @@ class JobSpec(Strict):
     )
     resources: ResourcesSpec = ResourcesSpec()
     priority: int = Field(0, ge=-100, le=100, description="Higher runs first.")
-    max_attempts: int = Field(3, ge=1, le=100, description="Starts after a lost worker, the first included.")
+    max_attempts: int = Field(
+        3, ge=1, le=100, description="Starts after a lost worker or a full disk, the first included."
+    )
     max_duration_seconds: float | None = Field(None, gt=0.0)
     metadata: dict[str, str] = Field(default_factory=dict, max_length=16)
 

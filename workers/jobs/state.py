@@ -149,11 +149,23 @@ def finish(
     )
 
 
-def lose(record: JobRecord, now: float, *, fence: int, message: str, ran_seconds: float | None = None) -> Change:
-    """The attempt died under its worker: queue again while attempts are left. Raises StaleFence.
+def lose(
+    record: JobRecord,
+    now: float,
+    *,
+    fence: int,
+    message: str,
+    reason: Reason | None = None,
+    ran_seconds: float | None = None,
+) -> Change:
+    """The attempt died under its worker: queue again while attempts are left.
 
     Args:
+        reason: what is shown in place of ``worker_lost`` and ``retries_exhausted``.
         ran_seconds: how long the attempt ran; ``None``: as long as the last heartbeat told.
+
+    Raises:
+        StaleFence.
     """
     _fenced(record, fence)
     move = partial(_move, record, now=now, action="recover", ran_seconds=ran_seconds)
@@ -163,8 +175,8 @@ def lose(record: JobRecord, now: float, *, fence: int, message: str, ran_seconds
         return move(to="paused", status_reason="user_request", status_message=message)
     if record.attempt >= record.spec.max_attempts:
         text = f"{message}; attempt {record.attempt} of {record.spec.max_attempts} was the last"
-        return move(to="failed", status_reason="retries_exhausted", status_message=text)
-    return move(to="queued", event="job.recovered", status_reason="worker_lost", status_message=message)
+        return move(to="failed", status_reason=reason or "retries_exhausted", status_message=text)
+    return move(to="queued", event="job.recovered", status_reason=reason or "worker_lost", status_message=message)
 
 
 def lease_over(record: JobRecord, now: float) -> bool:
@@ -191,6 +203,7 @@ def hand_back(
     *,
     fence: int,
     message: str,
+    reason: Reason | None = None,
     hold_seconds: float | None = None,
     ran_seconds: float | None = None,
 ) -> Change:
@@ -214,6 +227,7 @@ def hand_back(
         action="hand back",
         event="job.requeued",
         attempt=record.attempt - 1,
+        status_reason=reason,
         status_message=message,
         ran_seconds=ran_seconds,
         **held,

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from workers.training import checkpoint
 from workers.training.resume import Position
 from workers.training.run import Run
+from workers.training.storage import save_tensors
 
 
 def keep(run: Run, position: Position) -> None:
@@ -23,7 +24,7 @@ def keep(run: Run, position: Position) -> None:
     position.best_step = position.step
     if run.ranks.leads:
         beside = run.files.best.with_name(f".{run.files.best.name}")
-        save_file(checkpoint.weights(run.model), beside)
+        save_tensors(checkpoint.weights(run.model), beside)
         os.replace(beside, run.files.best)
 
 

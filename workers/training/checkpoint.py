@@ -27,7 +27,9 @@ from typing import Any
 
 import numpy
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+
+from workers.training.storage import save_object, save_tensors
 
 _log = logging.getLogger(__name__)
 _MANIFEST = "manifest.json"
@@ -96,19 +98,19 @@ def save(folder: Path, checkpoint: Checkpoint, *, keep: int = 2, earlier: Sequen
         earlier: folders of superseded attempts, oldest first; theirs count too, and go first.
 
     Raises:
-        OSError: it could not be written; earlier checkpoints are untouched.
+        OSError: it could not be written; nothing of it is left, and earlier checkpoints are untouched.
     """
     target = folder / f"step-{checkpoint.step:08d}"
     beside = folder / f".{target.name}.tmp"
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     try:
-        save_file(checkpoint.model, beside / "model.safetensors")
-        torch.save(checkpoint.training, beside / "training.pt")
+        save_tensors(checkpoint.model, beside / "model.safetensors")
+        save_object(checkpoint.training, beside / "training.pt")
         if checkpoint.best is not None:
             shutil.copyfile(checkpoint.best, beside / BEST)
         for rank, state in enumerate(checkpoint.rng):
-            torch.save(state, beside / f"rank{rank}.pt")
+            save_object(state, beside / f"rank{rank}.pt")
         files = {path.name: _describe(path) for path in sorted(beside.iterdir())}
         manifest = {"step": checkpoint.step, "world": checkpoint.world, "files": files}
         (beside / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from workers.jobs.layout import Result, write_atomic
 from workers.training import best, checkpoint
 from workers.training.evaluate import Score
-from workers.training.loop import Trained, scored
+from workers.training.loop import scored
 from workers.training.machine import machine
+from workers.training.resume import Position
 from workers.training.run import Run
+from workers.training.storage import save_tensors
 from workers.training.telling import Teller
 
 HOW_FLOPS = "counted by torch FLOP counter on one batch, multiplied by steps"
@@ -27,28 +28,33 @@ HOW_BYTES = (
 )
 
 
-def finish(run: Run, trained: Trained, teller: Teller, *, began: float) -> Result:
+def finish(run: Run, position: Position, teller: Teller, *, began: float) -> Result:
     """Evaluate, and leave ``artifacts/model.safetensors`` and ``artifacts/report.json``. Called by all ranks.
 
     Args:
         began: ``perf_counter`` at the start of the process.
+
+    Raises:
+        Stopped: after an order during the evaluation, on all ranks. The model may have the weights of the best
+            evaluation then: a resumed attempt does not train on, but comes back here.
+        OSError: on rank 0, what is to be left could not be written.
     """
-    weights_of = best.take(run, trained.position)
-    score = scored(run, trained.position, "test", teller)
+    weights_of = best.take(run, position)
+    score = scored(run, position, "test", teller)
     if not run.ranks.leads:
-        return Result(outcome="succeeded", rank=run.ranks.rank, step=trained.position.step)
+        return Result(outcome="succeeded", rank=run.ranks.rank, step=position.step)
     teller.saving()
     folder = run.files.artifacts
     folder.mkdir(parents=True, exist_ok=True)
     _save_weights(run, folder / "model.safetensors")
     run.files.best.unlink(missing_ok=True)
-    document = report(run, trained, score, weights_of=weights_of, wall_seconds=time.perf_counter() - began)
+    document = report(run, position, score, weights_of=weights_of, wall_seconds=time.perf_counter() - began)
     write_atomic(folder / "report.json", json.dumps(document, indent=1))
-    teller.finished(run, trained.position.step)
-    return Result(outcome="succeeded", step=trained.position.step, summary=summary(document))
+    teller.finished(run, position.step)
+    return Result(outcome="succeeded", step=position.step, summary=summary(document))
 
 
-def report(run: Run, trained: Trained, score: Score, *, weights_of: int, wall_seconds: float) -> dict[str, Any]:
+def report(run: Run, position: Position, score: Score, *, weights_of: int, wall_seconds: float) -> dict[str, Any]:
     """Everything that was measured; ratios are this run over full training of the same length, null where undefined.
 
     After a resume, ``wall_seconds`` is of the last attempt alone. The other figures are of the steps that led here,
@@ -58,7 +64,7 @@ def report(run: Run, trained: Trained, score: Score, *, weights_of: int, wall_se
         weights_of: steps after which the model was as it is kept and scored: fewer than all of them where early
             stopping found it to be better then.
     """
-    position, freeze = trained.position, run.freezer.report()
+    freeze = run.freezer.report()
     savings = freeze["savings"]
     measured, estimated = savings["measured"], savings["estimated"]
     return {
@@ -77,7 +83,7 @@ def report(run: Run, trained: Trained, score: Score, *, weights_of: int, wall_se
         "steps": position.step,
         "planned_steps": run.total_steps,
         "epochs": position.step / run.plan.steps_per_epoch,
-        "stopped_early": trained.stopped_early,
+        "stopped_early": position.stopped_early,
         "weights_of_step": weights_of,
         "attempt": run.attempt.attempt,
         "resumes": position.resumes,
@@ -148,5 +154,5 @@ def frozen_at(history: list[dict[str, Any]]) -> dict[str, int]:
 def _save_weights(run: Run, path: Path) -> None:
     """Written beside and renamed: an artifact is whole or absent."""
     beside = path.with_name(f".{path.name}")
-    save_file(checkpoint.weights(run.model), beside)
+    save_tensors(checkpoint.weights(run.model), beside)
     os.replace(beside, path)

@@ -9,7 +9,7 @@ import torch
 
 from workers.jobs.layout import AttemptFiles, AttemptSpec, Result
 from workers.settings import Settings
-from workers.training import resume
+from workers.training import outcome, resume
 from workers.training.finish import finish
 from workers.training.loop import Stopped, save_checkpoint, train
 from workers.training.process_group import join, leave
@@ -47,14 +47,17 @@ def _train(run: Run, teller: Teller, began: float) -> Result:
     position = resume.restore(run)
     teller.started(run, position.step)
     try:
-        trained = train(run, position, teller)
-        return finish(run, trained, teller, began=began)
+        train(run, position, teller)
+        return finish(run, position, teller, began=began)
     except Stopped as stopped:
-        if stopped.action != "cancel":
-            save_checkpoint(run, position, teller)
+        trouble = save_checkpoint(run, position, teller) if stopped.action != "cancel" else None
         _log.info("stopped after step %d: %s", position.step, stopped.action)
         teller.freeze_status(run, position.step, "stopped")
-        return Result(outcome="stopped", action=stopped.action, step=position.step)
+        result = Result(outcome="stopped", action=stopped.action, step=position.step)
+        if trouble is None:
+            return result
+        told = outcome.unsaved(trouble, position.step)
+        return result.model_copy(update={"reason": told.reason, "message": told.message})
     finally:
         run.close()
 

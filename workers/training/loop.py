@@ -8,7 +8,6 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from workers.jobs.record import Progress
 from workers.training import best, resume
@@ -17,6 +16,7 @@ from workers.training.control import Action, ControlPoint
 from workers.training.errors import TrainingError
 from workers.training.evaluate import Score, evaluate
 from workers.training.optim import lr_factor, set_lr
+from workers.training.outcome import storage_words
 from workers.training.resume import Position
 from workers.training.run import Run
 from workers.training.step import train_step
@@ -39,21 +39,18 @@ class Stopped(Exception):
         self.action = action
 
 
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """How the loop ended: all steps done, or fewer by early stop."""
+def train(run: Run, position: Position, teller: Teller) -> None:
+    """Train from ``position``, which moves, to the end: all steps, or fewer by early stop.
 
-    position: Position
-    stopped_early: bool
-
-
-def train(run: Run, position: Position, teller: Teller) -> Trained:
-    """Train from ``position`` to the end.
+    A checkpoint that cannot be written is told and ends nothing: the next one is tried when its time comes.
 
     Raises:
         Stopped: after an order, on all ranks after the same step.
         OwnershipLost: on rank 0, at once, when its fence is refused.
+        OSError: on rank 0, the weights of the best evaluation could not be written.
     """
+    if position.stopped_early:  # resumed in the middle of what comes after
+        return
     spec, total = run.training, run.total_steps
     base_lr = spec.optimizer.lr
     save_every = spec.checkpoint_every_steps
@@ -73,7 +70,8 @@ def train(run: Run, position: Position, teller: Teller) -> Trained:
     while position.step < total:
         _fail_on_purpose(run, position.step)
         if _evaluation_due(run, position) and _evaluate(run, position, teller):
-            return Trained(position, stopped_early=True)
+            position.stopped_early = True
+            return
         began = time.perf_counter()
         lr = base_lr * lr_factor(spec.lr_schedule, position.step, total)
         set_lr(run.optimizer, lr)
@@ -111,7 +109,6 @@ def train(run: Run, position: Position, teller: Teller) -> Trained:
             control.saved()
     if spec.early_stop is not None and position.evaluated_at != position.step:
         _evaluate(run, position, teller)  # the last epoch's weights may be the best ones
-    return Trained(position, stopped_early=False)
 
 
 class Pace:
@@ -223,11 +220,23 @@ def scored(run: Run, position: Position, split: str, teller: Teller) -> Score:
     return score
 
 
-def save_checkpoint(run: Run, position: Position, teller: Teller) -> None:
-    """Write a checkpoint on rank 0, from all ranks, and tell of it."""
-    path = resume.save(run, position)
-    if path is not None:
-        teller.checkpoint(position.step)
+def save_checkpoint(run: Run, position: Position, teller: Teller) -> OSError | None:
+    """Write a checkpoint on rank 0, from all ranks, and tell of it.
+
+    Returns:
+        On rank 0, why it could not be written, which is told too; earlier checkpoints are untouched.
+    """
+    made = resume.collect(run, position)
+    if made is None:
+        return None
+    try:
+        resume.write(run, made)
+    except OSError as error:  # on this rank alone, but the ranks have nothing more to say to each other here
+        _log.warning("no checkpoint of step %d: %s", position.step, storage_words(error))
+        teller.checkpoint_failed(position.step, storage_words(error))
+        return error
+    teller.checkpoint(position.step)
+    return None
 
 
 def _fail_on_purpose(run: Run, step: int) -> None:

@@ -1,11 +1,12 @@
 """Entry point of one rank: ``python -m workers.training.main <attempt dir>``, alone or under ``torchrun``.
 
 Exit codes: 0 succeeded or stopped after an order, 1 failed (``result.json`` says why), 3 the job belongs to another
-attempt, 4 another rank is gone (which says why itself).
+attempt, 4 another rank is gone (which says why itself), 5 the disk failed, so that there may be no ``result.json``.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -13,11 +14,22 @@ import sys
 import time
 import traceback
 from pathlib import Path
+from typing import Any
 
 from workers.jobs.layout import AttemptFiles, AttemptSpec, Result, write_atomic
 
-SUCCEEDED, FAILED, OWNERSHIP_LOST, PEER_LOST = 0, 1, 3, 4
+SUCCEEDED, FAILED, OWNERSHIP_LOST, PEER_LOST, STORAGE_FAILED = 0, 1, 3, 4, 5
 _log = logging.getLogger("workers.training")
+
+
+class Output(io.FileIO):
+    """A log file whose disk may be full: what it does not take is lost, and nobody who prints fails over it."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return memoryview(data).nbytes
 
 
 def redirect_output(path: Path) -> None:
@@ -29,8 +41,15 @@ def redirect_output(path: Path) -> None:
     os.dup2(fd, 1)
     os.dup2(fd, 2)
     os.close(fd)
-    sys.stdout = open(1, "w", buffering=1, closefd=False, encoding="utf-8", errors="replace")  # noqa: SIM115
-    sys.stderr = open(2, "w", buffering=1, closefd=False, encoding="utf-8", errors="replace")  # noqa: SIM115
+    sys.stdout, sys.stderr = (
+        io.TextIOWrapper(
+            io.BufferedWriter(Output(number, "w", closefd=False)),
+            encoding="utf-8",
+            errors="replace",
+            line_buffering=True,
+        )
+        for number in (1, 2)
+    )
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True
     )
@@ -57,17 +76,23 @@ def main(folder: Path) -> int:
         _log.error("stopping: this attempt does not own the job any more")
         return OWNERSHIP_LOST
     except BaseException as error:
-        if outcome.is_peer_lost(error):
+        if outcome.is_peer_lost(error, world=int(os.environ.get("WORLD_SIZE", "1"))):
             _log.error("stopping: another rank is gone (%s)", str(error).splitlines()[0] if str(error) else error)
             return PEER_LOST
-        # Of user code that raised, the user's own frames: the last lines of the log are shown in the job.
-        traceback.print_exception(error.__cause__ if isinstance(error, CodeError) and error.__cause__ else error)
         verdict = outcome.judge(error, code_dir=settings.code_dir)
+        full = verdict.reason == "storage_full"
+        if not full:  # a traceback that stands alone, for want of a result, would count as the code's
+            # Of user code that raised, the user's own frames: the last lines of the log are shown in the job.
+            traceback.print_exception(error.__cause__ if isinstance(error, CodeError) and error.__cause__ else error)
         _log.error("failed: %s: %s", verdict.reason, verdict.message)
         claim_result(files.result, Result(outcome="failed", reason=verdict.reason, message=verdict.message, rank=rank))
-        return FAILED
-    if rank == 0:
-        write_atomic(files.result, result.model_dump_json(indent=1))
+        return STORAGE_FAILED if full else FAILED
+    try:
+        if rank == 0:
+            write_atomic(files.result, result.model_dump_json(indent=1))
+    except OSError as error:
+        _log.error("the result cannot be written (%s): %s", error, result.model_dump_json())
+        return STORAGE_FAILED
     return SUCCEEDED
 
 

@@ -18,7 +18,7 @@ from workers.training.errors import TrainingError
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Why an attempt failed."""
+    """Why an attempt failed, or could not be left as it should."""
 
     reason: Reason
     message: str
@@ -31,9 +31,19 @@ class PeerLost(Exception):
 _PEER_GONE = ("connection closed by peer", "connection reset by peer", "broken pipe", "connection refused")
 _TIMED_OUT = ("timed out", "timeout", "wait timeout")
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_STORAGE = (*_FULL, errno.EIO, errno.ESTALE, errno.EROFS)
+"""Numbers by which a disk or a mount says that it takes nothing, or gives nothing."""
 
-def is_peer_lost(error: BaseException) -> bool:
-    """Whether a collective failed because another rank is gone (gloo says so in words only)."""
+
+def is_peer_lost(error: BaseException, *, world: int) -> bool:
+    """Whether a collective failed because another rank is gone (gloo says so in words only).
+
+    Args:
+        world: number of ranks: one rank has no peer, and the same words come from the user's own network.
+    """
+    if world == 1:
+        return False
     if isinstance(error, PeerLost):
         return True
     text = str(error).lower()
@@ -65,9 +75,9 @@ def judge(error: BaseException, *, code_dir: Path | None = None) -> Verdict:
         return Verdict("gpu_oom", f"{text} ({_first_line(error)})")
     if isinstance(error, MemoryError) or "DefaultCPUAllocator: can't allocate" in str(error):
         return Verdict("host_oom", f"the host ran out of memory: lower training.batch_size ({_first_line(error)})")
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        where = f" while writing {error.filename}" if error.filename else ""
-        return Verdict("storage_full", f"no space left{where}: free space under SMARTFRZ_HOME, then retry the job")
+    if isinstance(error, OSError) and error.errno in _STORAGE:
+        text = f"{storage_words(error)}; the job goes on from its last checkpoint while it has attempts left"
+        return Verdict("storage_full", text)
     if is_timeout(error):
         return Verdict(
             "collective_timeout",
@@ -75,6 +85,20 @@ def judge(error: BaseException, *, code_dir: Path | None = None) -> Verdict:
         )
     frame = _frame(error.__traceback__, code_dir)
     return Verdict("code_error", f"{type(error).__name__}: {error}{frame}")
+
+
+def storage_words(error: OSError) -> str:
+    """What the disk refused, and what to do about it."""
+    where = f" at {error.filename}" if error.filename else ""
+    if error.errno in _FULL:
+        return f"no space left{where}: free space under SMARTFRZ_HOME"
+    return f"{error.strerror or error}{where}: see to the disk or mount of SMARTFRZ_HOME"
+
+
+def unsaved(error: OSError, step: int) -> Verdict:
+    """A run was stopped after ``step`` steps, and its checkpoint could not be written."""
+    text = f"its checkpoint of step {step} could not be written, so it will go on from the one before"
+    return Verdict("storage_full", f"{text}: {storage_words(error)}")
 
 
 def _first_line(error: BaseException) -> str:

@@ -119,14 +119,17 @@ class Reporter:
             return self._idle.wait_for(lambda: self.stale.is_set() or not self._pending(), timeout)
 
     def close(self, timeout: float = 5.0) -> None:
-        """Flush within ``timeout`` and end the thread."""
+        """Flush within ``timeout`` and end the thread. Raises nothing: what the disk does not take is lost."""
         if self._thread is not None:
             if not self.flush(timeout):
                 _log.warning("the store was away at the end: %d reports are lost", len(self._writes))
             self._closing = True
             self._wake.set()
             self._thread.join(timeout)
-        self._metrics.close()
+        try:
+            self._metrics.close()
+        except OSError as error:  # lines that could not be written wait in its buffer
+            _log.warning("metrics lines lost at the end: %s", error)
 
     def _append(self, write: _Write) -> None:
         if self._store is None:

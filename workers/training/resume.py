@@ -29,6 +29,8 @@ class Position:
     """Evaluations since then."""
     evaluated_at: int = 0
     """Steps at the last evaluation within training."""
+    stopped_early: bool = False
+    """Training is over, though steps are left: from here on there is nothing to do but to evaluate and write."""
     train_seconds: float = 0.0
     evaluate_seconds: float = 0.0
     resumes: int = 0
@@ -44,8 +46,8 @@ class Position:
         return False
 
 
-def save(run: Run, position: Position) -> Path | None:
-    """Write a checkpoint; called by all ranks after the same step. Returns its path on rank 0."""
+def collect(run: Run, position: Position) -> checkpoint.Checkpoint | None:
+    """What a checkpoint holds, on rank 0; called by all ranks after the same step, which talk to each other here."""
     run.ranks.same_buffers(run.model)
     run.freezer.rewrap()
     freezer = run.freezer.state_dict()  # on every rank: it may talk to the others
@@ -60,8 +62,16 @@ def save(run: Run, position: Position) -> Path | None:
     }
     best = run.files.best if position.best_step is not None else None
     model = checkpoint.weights(run.model)
-    made = checkpoint.Checkpoint(step=position.step, model=model, training=training, rng=rng, best=best)
-    return checkpoint.save(run.files.checkpoints, made, earlier=[attempt.checkpoints for attempt in _earlier(run)])
+    return checkpoint.Checkpoint(step=position.step, model=model, training=training, rng=rng, best=best)
+
+
+def write(run: Run, made: checkpoint.Checkpoint) -> None:
+    """Write it; on rank 0 alone, without a word to the others.
+
+    Raises:
+        OSError: it could not be written; nothing of it is left, and earlier checkpoints are untouched.
+    """
+    checkpoint.save(run.files.checkpoints, made, earlier=[attempt.checkpoints for attempt in _earlier(run)])
 
 
 def _earlier(run: Run) -> list[AttemptFiles]:

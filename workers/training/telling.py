@@ -136,6 +136,11 @@ class Teller:
         if self._reporter is not None:
             self._reporter.event("checkpoint.saved", step=step)
 
+    def checkpoint_failed(self, step: int, message: str) -> None:
+        """It could not be written; the run goes on."""
+        if self._reporter is not None:
+            self._reporter.event("checkpoint.failed", step=step, message=message)
+
     def freeze_status(self, run: Run, step: int, status: str) -> None:
         """The freeze status document."""
         if self._reporter is not None:

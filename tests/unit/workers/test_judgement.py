@@ -12,7 +12,7 @@ from workers.guardian import LOCKED
 from workers.jobs.layout import Result
 from workers.jobs.record import Reason
 from workers.judgement import Evidence, Outcome, failures, false_start, judge, not_started, tail
-from workers.training.main import PEER_LOST
+from workers.training.main import PEER_LOST, STORAGE_FAILED
 
 TORCHRUN = """\
 workers.rank FAILED
@@ -102,7 +102,7 @@ def test_out_of_memory_is_said_only_when_the_kernel_says_so() -> None:
     assert "batch_size" in (outcome.message or "")
 
 
-@pytest.mark.parametrize("reason", ["gpu_oom", "host_oom", "config_invalid", "dataset_invalid", "storage_full"])
+@pytest.mark.parametrize("reason", ["gpu_oom", "host_oom", "config_invalid", "dataset_invalid"])
 def test_deterministic_failures_are_final(reason: str) -> None:
     outcome = judge(Evidence(result=result("failed", reason=reason, message="why")))
     assert (outcome.kind, outcome.reason, outcome.message) == ("finish", reason, "why")
@@ -111,6 +111,33 @@ def test_deterministic_failures_are_final(reason: str) -> None:
 @pytest.mark.parametrize("reason", ["collective_timeout", "stalled", "worker_lost"])
 def test_transient_failures_are_tried_again(reason: str) -> None:
     assert judge(Evidence(result=result("failed", reason=reason))).kind == "lose"
+
+
+FULL = result("failed", reason="storage_full", message="no space")
+
+
+def test_a_full_disk_loses_the_attempt_but_not_the_job_and_the_reason_is_told() -> None:
+    assert judge(Evidence(result=FULL)) == Outcome("lose", "no space", reason="storage_full")
+    assert judge(Evidence(result=FULL, order="pause")).kind == "lose", "which pauses a job that is to be paused"
+    assert judge(Evidence(result=FULL, order="drain")) == Outcome("hand_back", "no space", reason="storage_full")
+
+
+def test_a_disk_too_full_for_a_result_is_no_fault_of_the_code() -> None:
+    outcome = judge(Evidence(exit_code=1, torchrun=TORCHRUN.format(code=STORAGE_FAILED), logs={1: TRACE}))
+    assert (outcome.kind, outcome.reason) == ("lose", "storage_full")
+    assert outcome.message == "rank 1 could not write how it ended: free space under SMARTFRZ_HOME, or see to its disk"
+
+
+@pytest.mark.parametrize(
+    ("action", "kind", "words"),
+    [("pause", "finish", "paused by user"), ("drain", "hand_back", "the worker is shutting down")],
+)
+def test_a_stop_without_a_checkpoint_is_still_the_stop_that_was_asked_for(action: Any, kind: str, words: str) -> None:
+    left = result("stopped", action=action, reason="storage_full", message="no checkpoint of step 7")
+    outcome = judge(Evidence(result=left, order=action))
+    assert (outcome.kind, outcome.reason) == (kind, "storage_full")
+    assert outcome.message == f"{words}; no checkpoint of step 7"
+    assert outcome.status == "paused" or action == "drain"
 
 
 def test_an_end_without_any_trace_is_tried_again_and_says_what_is_known() -> None:
@@ -201,10 +228,10 @@ def test_an_attempt_that_could_not_start_is_no_fault_of_the_job(number: int) -> 
 
 
 def test_a_false_start_is_an_end_before_the_first_step_that_the_worker_may_have_caused() -> None:
-    lost, full = Outcome("lose", "gone"), Outcome("finish", "full", "failed", "storage_full")
+    lost, full = Outcome("lose", "gone"), Outcome("lose", "full", reason="storage_full")
     assert false_start(lost, 0)
     assert false_start(full, 0)
     assert not false_start(lost, 1)
-    assert not false_start(replace(full, reason="code_error"), 0)
+    assert not false_start(replace(full, kind="finish", reason="code_error"), 0)
     assert not false_start(Outcome("hand_back", "drained"), 0)
     assert not false_start(Outcome("finish", status="succeeded"), 0)

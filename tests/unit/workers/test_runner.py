@@ -194,6 +194,7 @@ def test_a_rank_killed_by_a_signal_is_retried_from_where_it_was(bench: Bench) ->
     [
         ("gpu_oom", ("failed", "gpu_oom"), ("failed", "gpu_oom")),
         ("collective_timeout", ("queued", "worker_lost"), ("failed", "retries_exhausted")),
+        ("storage_full", ("queued", "storage_full"), ("failed", "storage_full")),
     ],
 )
 def test_only_transient_failures_are_retried(reason: Any, first: tuple[str, str], last: tuple[str, str]) -> None:
@@ -213,11 +214,24 @@ def test_what_the_worker_holds_but_does_not_run_is_given_back_at_once(bench: Ben
     mine, other = bench.submit(spec(max_attempts=1)), bench.submit(spec())
     for job, owner in ((mine, bench.worker.id), (other, "another")):
         bench.store.update(job, partial(state.claim, owner=owner, lease_seconds=600.0))
+    write_atomic(JobFiles(bench.settings.home.resolve(), mine).attempt(1).spec, "{}")  # its attempt was started
     assert bench.runner.work() == 0
     record = bench.store.get(mine)
     assert (record.status, record.status_reason) == ("failed", "retries_exhausted")
     assert f"worker {bench.worker.id} lost the attempt" in (record.status_message or "")
     assert bench.store.get(other).status == "starting"
+
+
+def test_a_claim_whose_answer_was_lost_costs_no_attempt(bench: Bench) -> None:
+    job = bench.submit(spec(max_attempts=1))
+    bench.store.update(job, partial(state.claim, owner=bench.worker.id, lease_seconds=600.0))
+    assert bench.runner.work() == 0
+    record = bench.store.get(job)
+    assert (record.status, record.attempt, record.fence, record.run_seconds) == ("queued", 0, 1, 0.0)
+    assert record.status_message == f"worker {bench.worker.id} claimed the job but did not hear that it had it"
+    bench.store.update(job, lambda seen, now: Change(seen.model_copy(update={"not_before": now})))
+    assert bench.runner.work() == 1
+    assert (bench.store.get(job).status, bench.store.get(job).attempt) == ("succeeded", 1)
 
 
 def test_the_lease_is_renewed_and_cancel_stops_the_ranks_at_a_step(bench: Bench) -> None:

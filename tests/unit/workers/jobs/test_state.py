@@ -202,6 +202,12 @@ class TestLose:
         assert (new.status, new.status_reason) == ("failed", "retries_exhausted")
         assert new.status_message == "gone; attempt 2 of 2 was the last"
 
+    @pytest.mark.parametrize(("attempt", "status"), [(1, "queued"), (2, "failed")])
+    def test_a_reason_that_is_known_is_shown(self, attempt: int, status: str) -> None:
+        lost = job("running", attempt=attempt)
+        new = state.lose(lost, NOW, fence=1, message="no space", reason="storage_full").record
+        assert (new.status, new.status_reason) == (status, "storage_full")
+
     @pytest.mark.parametrize(
         ("order", "status", "end"), [("cancel", "cancelling", "cancelled"), ("pause", "pausing", "paused")]
     )
@@ -237,6 +243,9 @@ class TestOthers:
         assert (change.record.attempt, change.record.fence) == (0, 1)
         assert change.events[0].type == "job.requeued"
         assert (change.record.not_before, change.record.run_seconds) == (None, 100.0)
+        assert change.record.status_reason is None
+        full = state.hand_back(job("running"), NOW, fence=1, message="drain", reason="storage_full").record
+        assert (full.status, full.status_reason) == ("queued", "storage_full")
 
     def test_an_attempt_that_never_began_holds_the_job_back_and_its_time_does_not_count(self) -> None:
         ran = job("starting", run_seconds=50.0)

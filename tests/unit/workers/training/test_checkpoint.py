@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import logging
 import random
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 import torch
 from torch import nn
 
+from tests.support.ballast import fill
+from tests.support.small_disk import small_disk
 from workers.training.checkpoint import Checkpoint, load, newest, rng_state, save, set_rng_state, weights
 
 CPU = torch.device("cpu")
@@ -111,6 +114,24 @@ def test_a_failed_write_leaves_the_earlier_one(tmp_path: Path) -> None:
     with pytest.raises(AttributeError):
         save(tmp_path, bad)
     assert list(tmp_path.iterdir()) == [good]
+
+
+@pytest.mark.parametrize("room", [0, 12, 1000])
+def test_a_full_disk_leaves_the_earlier_one_and_nothing_half_written(tmp_path: Path, room: int) -> None:
+    """The disk fills up with the first file, with one of the next, or not at all."""
+    with small_disk(tmp_path / "disk") as disk:
+        folder, ballast = disk / "checkpoints", disk / "ballast"
+        good = save(folder, made(3))
+        fill(ballast)
+        ballast.write_bytes(bytes(max(0, ballast.stat().st_size - room * 1024)))
+        if room == 1000:
+            save(folder, made(4))
+            return
+        with pytest.raises(OSError, match="No space left on device") as caught:
+            save(folder, made(4))
+        assert caught.value.errno == errno.ENOSPC
+        assert list(folder.iterdir()) == [good]
+        assert newest([folder]) == good
 
 
 def test_saving_copies_no_weights_but_tied_ones() -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.ballast import fill
+from tests.support.small_disk import small_disk
 from workers.jobs import state
 from workers.jobs.memory import MemoryJobStore
 from workers.jobs.record import Command, JobRecord, Progress
@@ -139,3 +141,13 @@ def test_metrics_are_lines_of_json_even_without_a_store(tmp_path: Path) -> None:
         {"step": 1, "loss": 0.5},
         {"step": 2, "accuracy": 0.25},
     ]
+
+
+def test_lines_that_a_full_disk_does_not_take_end_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        reporter = Reporter(None, job_id=JOB, fence=1, metrics=disk / "metrics.jsonl")
+        fill(disk / "ballast")
+        reporter.metric(1, loss=0.5)
+        assert "metrics line lost" in caplog.text
+        reporter.close()
+        assert "metrics lines lost at the end" in caplog.text
