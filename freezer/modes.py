@@ -31,7 +31,7 @@ class Modes:
         self._model = model
         self._modules = modules
         self.owners = _owners(modules, units, awake)
-        self._asleep: dict[str, _Sleeper | _Undropped] = {}
+        self._asleep: dict[str, _Sleeper | _Hushed] = {}
 
     def set(self, frozen: Collection[str]) -> None:
         """Exactly the modules of these units sleep from now on."""
@@ -40,7 +40,7 @@ class Modes:
             if asleep and path not in self._asleep:
                 module = self._modules[path]
                 recurrent = isinstance(module, nn.RNNBase)
-                self._asleep[path] = _Undropped(module) if recurrent else _Sleeper(self._model, module)
+                self._asleep[path] = _Hushed(module) if recurrent else _Sleeper(self._model, module)
             elif not asleep and path in self._asleep:
                 self._asleep.pop(path).wake()
 
@@ -69,24 +69,41 @@ class _Sleeper:
         self._module.training = self._model.training and (self._wakes or self._module.training)
 
 
-class _Undropped:
+class _Hushed:
     """A recurrent layer, without dropout between its layers. It does not sleep: cuDNN's goes backward in training mode
     alone, which a frozen one must where something before it is trained. What is frozen computes the same in both."""
 
     def __init__(self, module: nn.Module) -> None:
-        self._rate: float | None = None
-        before = module.register_forward_pre_hook(ModuleHook(self._before))
-        self._hooks = [before, module.register_forward_hook(ModuleHook(self._after), always_call=True)]
-
-    def _before(self, module: Any, args: Any) -> None:  # noqa: ARG002
-        self._rate, module.dropout = module.dropout, 0.0
-
-    def _after(self, module: Any, args: Any, output: Any) -> None:  # noqa: ARG002
-        module.dropout = self._rate
+        self._module: Any = module
+        _hush(module, ())
+        self._hook = module.register_forward_pre_hook(ModuleHook(_hush))  # the user may set another rate meanwhile
 
     def wake(self) -> None:
-        for hook in self._hooks:
-            hook.remove()
+        self._hook.remove()
+        if isinstance(self._module.dropout, _Hush):
+            self._module.dropout = self._module.dropout.rate
+
+
+class _Hush(float):
+    """A dropout rate of 0 in the place of the layer's own, which copies and files of the layer get."""
+
+    rate: float
+
+    def __new__(cls, rate: float) -> _Hush:
+        self = super().__new__(cls, 0.0)
+        self.rate = rate
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> float:
+        return self.rate
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return float, (self.rate,)
+
+
+def _hush(module: Any, args: Any) -> None:  # noqa: ARG001
+    if not isinstance(module.dropout, _Hush):
+        module.dropout = _Hush(module.dropout)
 
 
 def _fall_asleep(module: nn.Module, args: Any) -> None:  # noqa: ARG001
