@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from freezer.buffers import INTEGERS
 from freezer.errors import ConfigError, UnitError, VerificationError
 from freezer.guard import GradientGuard, ModelGuard
-from freezer.hooks import ModuleHook
-from freezer.moments import Moments, dense
-from freezer.trace import clean_name, is_drop, owner_of, parameters_of
+from freezer.modes import Modes
+from freezer.moments import Moments
+from freezer.sums import bit_sums, sums_of
+from freezer.trace import clean_name, parameters_of
 from freezer.units import Unit
 
 _RENORMS = 20
@@ -33,6 +32,7 @@ class Applier:
     Args:
         exercised: ``id`` of each parameter that a pass in training mode uses; its unit need not be one that ran in the
             recorded pass.
+        awake: paths of modules that are never put to sleep, whatever is frozen in them (:class:`freezer.modes.Modes`).
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class Applier:
         *,
         spill: Path | None = None,
         exercised: Collection[int] = (),
+        awake: Collection[str] = (),
     ) -> None:
         self.model = model
         self.units = {unit.name: unit for unit in units}
@@ -54,8 +55,7 @@ class Applier:
         if missing:
             raise UnitError(f"unit {missing[0][0]!r} names parameter {missing[0][1]!r}, which the model does not have")
         self._modules = {clean_name(n): m for n, m in model.named_modules()}
-        self._owners = _mode_owners(self._modules, units)
-        self._hooks: dict[str, tuple[bool, Any]] = {}
+        self._modes = Modes(model, self._modules, units, awake)
         self._held = _parameter_ids(optimizer)
         idle = [n for unit in units if not unit.used for n in unit.params]
         self._unused = [n for n in idle if id(self._parameters[n]) not in exercised]
@@ -82,6 +82,7 @@ class Applier:
         self._shorten(target - self.frozen)
         before = self.checksums()
         self._compare(before)
+        off = self._off(set(self.units) - target - self.frozen)
         for name, unit in self.units.items():
             if (name in target) == (name in self.frozen):
                 continue
@@ -91,11 +92,11 @@ class Applier:
                     self._parameters[parameter].grad = None
         thawed = self.frozen - target
         self.frozen = target
-        self._set_modes()
+        self._modes.set(target)
         self.moments.begin([self._parameters[p] for n in sorted(thawed) for p in self.units[n].params])
         self.moments.park({n: [self._parameters[p] for p in self.units[n].params] for n in sorted(target)})
         after = self.checksums()
-        self.verify(before, after)
+        self.verify(before, after, off=off)
         self._keep(after)
         self._gradient_guard.changed(target)
 
@@ -106,7 +107,7 @@ class Applier:
     def remember_buffers(self) -> None:
         """Note the still buffers anew: on other ranks, wrapping has just made them rank 0's. Cheap."""
         still = self._still()
-        self._frozen_sums |= dict(zip(still, _bit_sums([buffer for buffer, _ in still.values()]), strict=True))
+        self._frozen_sums |= dict(zip(still, bit_sums([buffer for buffer, _ in still.values()]), strict=True))
 
     def forget(self) -> None:
         """Other weights are being loaded: nothing to compare with until the next event."""
@@ -116,8 +117,17 @@ class Applier:
         """Take the guard's hooks off model and optimizer. What is frozen stays so."""
         self._gradient_guard.close()
 
-    def verify(self, before: dict[str, int] | None = None, after: dict[str, int] | None = None) -> None:
+    def verify(
+        self,
+        before: dict[str, int] | None = None,
+        after: dict[str, int] | None = None,
+        *,
+        off: Collection[str] = (),
+    ) -> None:
         """Check the model against :attr:`frozen`; with checksums ``before`` also that no weight changed since.
+
+        Args:
+            off: names of parameters of active units that the user has switched off, and that must have stayed so.
 
         Raises:
             VerificationError: names the first parameter that is not as it should be.
@@ -125,7 +135,7 @@ class Applier:
         for unit in self.units.values():
             for name in unit.params:
                 p = self._parameters[name]
-                if p.requires_grad == (unit.name in self.frozen):
+                if p.requires_grad == (unit.name in self.frozen or name in off):
                     state = "active" if p.requires_grad else "frozen"
                     raise VerificationError(f"{name} is {state}, against the plan for unit {unit.name!r}")
                 if unit.name in self.frozen and p.grad is not None:
@@ -146,11 +156,15 @@ class Applier:
         Raises:
             VerificationError: names the unit; something outside writes its weights, gradients or buffers.
         """
-        self._compare(_sums({name: value for name, value in self._watched().items() if name in self._frozen_sums}))
+        self._compare(sums_of({name: value for name, value in self._watched().items() if name in self._frozen_sums}))
+
+    def _off(self, units: Collection[str]) -> frozenset[str]:
+        """Names of the parameters of these units that are switched off: the other half of a GAN, for a while."""
+        return frozenset(n for unit in units for n in self.units[unit].params if not self._parameters[n].requires_grad)
 
     def checksums(self) -> dict[str, int]:
         """Sum of the bit patterns, modulo 2**64, of every parameter and every still buffer. One transfer a device."""
-        return _sums(self._watched())
+        return sums_of(self._watched())
 
     def _watched(self) -> dict[str, Tensor]:
         return {**self._parameters, **{name: buffer for name, (buffer, _) in self._still().items()}}
@@ -197,7 +211,7 @@ class Applier:
     def _still(self) -> dict[str, tuple[Tensor, str]]:
         """Buffers that must not change, each with one of its frozen units."""
         found: dict[str, tuple[Tensor, str]] = {}
-        for path, owners in self._owners.items():
+        for path, owners in self._modes.owners.items():
             if not owners or not owners <= self.frozen:
                 continue
             for name, buffer in self._modules[path].named_buffers(recurse=False):
@@ -224,20 +238,6 @@ class Applier:
                     "a unit that changes without being trained cannot be frozen, so pin it"
                 )
 
-    def _set_modes(self) -> None:
-        for path, owners in self._owners.items():
-            module, asleep = self._modules[path], owners <= self.frozen
-            if asleep and path not in self._hooks:
-                # in eval mode while the model trains: the user holds it there, and it is not to wake up by a thaw
-                wakes = module.training or not self.model.training
-                module.training = False
-                # before all others: spectral norm iterates in such a hook, if it finds the module training
-                self._hooks[path] = wakes, module.register_forward_pre_hook(fall_asleep, prepend=True)
-            elif not asleep and path in self._hooks:
-                wakes, hook = self._hooks.pop(path)
-                hook.remove()
-                module.training = self.model.training and (wakes or module.training)
-
 
 def refuse_joint(optimizer: Optimizer) -> None:
     """Raise for optimizers under which nothing can be frozen.
@@ -253,65 +253,5 @@ def refuse_joint(optimizer: Optimizer) -> None:
         )
 
 
-def _fall_asleep(module: nn.Module, args: Any) -> None:  # noqa: ARG001
-    if module.training:  # setting it is far slower than looking
-        module.training = False  # not eval(): children have hooks of their own, or belong to active units
-
-
-fall_asleep = ModuleHook(_fall_asleep)
-
-
-def _mode_owners(modules: dict[str, nn.Module], units: Sequence[Unit]) -> dict[str, frozenset[str]]:
-    """Modules to be held in eval mode, and the units that must all be frozen for it.
-
-    Units' own modules, and containers for the dropout that they call as a function: a container sleeps when all
-    units below it do. Layers of torch's encoder never do, whose dropouts are modules: by the first, it tells whether to
-    hand nested tensors to all of them, which none takes in training, and whose padding comes out as zeros.
-    """
-    owners: dict[str, set[str]] = {}
-    for unit in units:
-        for path in unit.modules:
-            owners.setdefault(path, set()).add(unit.name)
-    used = {unit.name for unit in units if unit.used}
-    awake = {
-        f"{path}.layers.{name}".removeprefix(".")
-        for path, module in modules.items()
-        if isinstance(module, nn.TransformerEncoder) and getattr(module, "use_nested_tensor", False)
-        for name, _ in module.layers.named_children()
-    }
-    below = {path: names & used for path, names in owners.items()}
-    for path, module in modules.items():
-        if path in owners or path in awake or is_drop(module) or owner_of(path) != path:
-            continue
-        inside = f"{path}." if path else ""
-        names = {n for p, units_of in below.items() if p.startswith(inside) for n in units_of}
-        if names:
-            owners[path] = names
-    return {path: frozenset(names) for path, names in owners.items()}
-
-
 def _parameter_ids(optimizer: Optimizer) -> set[int]:
     return {id(p) for group in optimizer.param_groups for p in group["params"]}
-
-
-def _sums(tensors: Mapping[str, Tensor]) -> dict[str, int]:
-    return dict(zip(tensors, _bit_sums(list(tensors.values())), strict=True))
-
-
-@torch.no_grad()
-def _bit_sums(tensors: Sequence[Tensor]) -> list[int]:
-    sums = [_words(t.detach()).sum(dtype=torch.int64) for t in tensors]
-    result = [0] * len(sums)
-    for device in {s.device for s in sums}:  # one transfer for each
-        mine = [i for i, s in enumerate(sums) if s.device == device]
-        for i, value in zip(mine, torch.stack([sums[i] for i in mine]).tolist(), strict=True):
-            result[i] = value
-    return result
-
-
-def _words(value: Tensor) -> Tensor:
-    """The bits as integers: of 64 bits where they fit, since summing those takes a sixteenth of the time."""
-    real = torch.view_as_real(value) if value.is_complex() else value
-    flat = real.as_strided((real.numel(),), (1,)) if dense(real) else real.reshape(-1)
-    wide = flat.nbytes % 8 == 0 and flat.storage_offset() * flat.element_size() % 8 == 0
-    return flat.view(INTEGERS[8 if wide else flat.element_size()])

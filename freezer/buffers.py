@@ -47,7 +47,7 @@ def same(a: Tensor, b: Tensor) -> bool:
     if a.shape != b.shape or a.dtype != b.dtype or a.device != b.device or a.layout != b.layout:
         return False
     if a.layout != torch.strided:
-        return all(same(x, y) for x, y in zip(_parts(a), _parts(b), strict=True))
+        return all(same(x, y) for x, y in zip(parts(a), parts(b), strict=True))
     if a.is_complex():
         a, b = torch.view_as_real(a), torch.view_as_real(b)
     if a.is_floating_point():
@@ -56,8 +56,10 @@ def same(a: Tensor, b: Tensor) -> bool:
     return torch.equal(a, b)
 
 
-def _parts(tensor: Tensor) -> tuple[Tensor, ...]:
-    """A sparse tensor's numbers, dense."""
+def parts(tensor: Tensor) -> tuple[Tensor, ...]:
+    """A sparse tensor's numbers, dense; of a dense one, itself."""
+    if tensor.layout == torch.strided:
+        return (tensor,)
     if tensor.layout == torch.sparse_coo:
         tensor = tensor.detach().coalesce()
         return tensor.indices(), tensor.values()

@@ -75,7 +75,9 @@ class Decisions:
             self._pending.append((entry["stage"], done))
 
     def close(self) -> None:
-        """Drop all stages: one that has not begun does not run, one under way is finished by the worker for nothing."""
+        """Drop all stages: one that has not begun does not run, one under way is finished by the worker for nothing.
+        Close the policy."""
         for _, future in self._pending:
             future.cancel()
         self._pending.clear()
+        self.policy.close()

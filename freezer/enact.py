@@ -34,14 +34,18 @@ class Enactor:
         self._apply(plan, first=True)
         self._found.applier.remember()
 
-    def change(self, plan: FreezePlan) -> None:
+    def change(self, plan: FreezePlan) -> FreezePlan:
         """From one plan to the next.
+
+        Returns:
+            The plan, which is in force now.
 
         Raises:
             VerificationError: the model is not in the state that the plan demands.
             AgreementError: on another rank it is not.
         """
         self._apply(plan, first=False)
+        return plan
 
     def loaded(self, plan: FreezePlan) -> None:
         """After other weights were loaded into the model: nothing that was noted of the old ones counts."""

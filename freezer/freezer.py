@@ -268,11 +268,11 @@ class Freezer(Stages):
     def _change(self, plan: FreezePlan, cause: Cause) -> FreezeEvent | None:
         """Bring everything to a plan that all ranks hold, and tell of it. ``None`` where it is the old one."""
         assert self._enactor is not None
-        before, self.plan = self.plan, plan
-        if plan.digest == before.digest:
+        if plan.digest == (before := self.plan).digest:
+            self.plan = plan  # with newer probabilities
             return None
         with Stopwatch() as watch:
-            self._enactor.change(plan)
+            self.plan = self._enactor.change(plan)
             self._retarget()
         self.costs.spend("apply", watch.seconds)
         event = FreezeEvent.between(before, plan, self.units, cause)

@@ -24,7 +24,8 @@ class GradientGuard:
     Reentrant activation checkpointing gives none where its input needs none, which is so behind a frozen prefix, and
     no error: the blocks behind silently never train. Their forward pass runs without gradients, and never again with.
     So do a block's successors tell of a cut, where they are fed nothing that asks for a gradient. Blocks that the model
-    skipped in this step are let off, and those whose output this step's loss does not use (heads by turns).
+    skipped in this step are let off, or that the user had switched off (the other half of a GAN), and those whose
+    output this step's loss does not use (heads by turns). Units that the optimizer does not hold are not its to update.
 
     It looks at the first few updates and the one after each change; at others its hook returns at once.
 
@@ -44,6 +45,7 @@ class GradientGuard:
         modules: Mapping[str, nn.Module] | None = None,
     ) -> None:
         self._units = [unit for unit in units if unit.used]
+        self._optimizer = optimizer
         self._parameters = parameters
         self._modules = modules
         self._frozen: frozenset[str] = frozenset()
@@ -97,11 +99,13 @@ class GradientGuard:
 
     def _refuse_loss(self, having: Collection[str]) -> None:
         behind = False  # whether something in front is frozen
+        held = {id(p) for group in self._optimizer.param_groups for p in group["params"]}
         for unit in self._units:
             if unit.name in self._frozen:
                 behind = True
                 continue
-            if unit.block not in having and self._lost(unit.block, behind):
+            ours = any(id(self._parameters[n]) in held for n in unit.params)
+            if ours and unit.block not in having and self._lost(unit.block, behind):
                 raise VerificationError(
                     f"unit {unit.name!r} is trained but got no gradient in the first step after the frozen units "
                     f"changed ({len(self._frozen)} frozen). Reentrant activation checkpointing does this behind a "
@@ -136,10 +140,13 @@ class GradientGuard:
 
     def _note(self, block: str) -> Any:
         root = self._modules[""] if self._modules is not None else None
+        units = [unit for unit in self._units if unit.block == block]
 
         def note(module: nn.Module, args: Any, kwargs: Any) -> None:  # noqa: ARG001
             if root is None or root.training:
-                self._ran.add(block)
+                active = [n for unit in units if unit.name not in self._frozen for n in unit.params]
+                if any(self._parameters[n].requires_grad for n in active):
+                    self._ran.add(block)
                 if torch.is_grad_enabled():
                     self._built_graph.add(block)
                     fed = [t for t in tensors_in([args, kwargs]) if t.is_floating_point()]

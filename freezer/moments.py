@@ -87,9 +87,8 @@ class Moments:
         if parameter not in self._optimizer.state or parameter.dim() == 0:
             return []
         state = self._optimizer.state[parameter]
-        return [
-            (key, v) for key, v in state.items() if isinstance(v, Tensor) and v.shape == parameter.shape and dense(v)
-        ]
+        found = [(key, v) for key, v in state.items() if isinstance(v, Tensor) and v.shape == parameter.shape]
+        return [(key, v) for key, v in found if v.numel() and dense(v)]
 
     def _current(self, entries: Sequence[_Parked]) -> list[_Parked]:
         """Without what ``load_state_dict`` or the user replaced since."""
@@ -110,23 +109,28 @@ class Moments:
         return entries
 
     def _to_file(self, values: Sequence[Tensor]) -> list[Tensor]:
-        """Copies that live in one new file, which has no name any more; none where the disk does not take them."""
-        offsets, size = [], 0
+        """Copies that live in new files, which have no name any more; none where the disk does not take them.
+
+        One file for each element type: ``torch.save`` refuses two types that view the same storage.
+        """
+        places: list[int] = []
+        sizes: dict[torch.dtype, int] = {}
         for value in values:
-            offsets.append(size)
-            size += -(-value.nbytes // _ALIGN) * _ALIGN
+            places.append(sizes.get(value.dtype, 0))
+            sizes[value.dtype] = places[-1] + -(-value.nbytes // _ALIGN) * _ALIGN
         try:
-            memory = _mapped(self._spill, size)
+            files = {dtype: _mapped(self._spill, size) for dtype, size in sizes.items()}
         except OSError as error:
             warnings.warn(
-                f"the optimizer state of frozen units stays in memory: {self._spill} takes no {size} bytes ({error})",
+                f"the optimizer state of frozen units stays in memory: {self._spill} takes no {sum(sizes.values())} "
+                f"bytes ({error})",
                 RuntimeWarning,
                 stacklevel=2,
             )
             return []
         copies = []
-        for value, offset in zip(values, offsets, strict=True):
-            flat = memory[offset : offset + value.nbytes].view(value.dtype)
+        for value, place in zip(values, places, strict=True):
+            flat = files[value.dtype][place : place + value.nbytes].view(value.dtype)
             copies.append(flat.as_strided(value.shape, value.stride(), flat.storage_offset()).copy_(value))
         return copies
 
@@ -154,7 +158,7 @@ def _mapped(folder: Path | None, size: int) -> Tensor:
     try:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(handle, 0, size)
-        return torch.from_file(path, shared=True, size=size, dtype=torch.uint8)
+        return torch.from_file(path, shared=True, size=size, dtype=torch.uint8, device="cpu")
     finally:
         os.close(handle)
         os.unlink(path)  # the map keeps the bytes

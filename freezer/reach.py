@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 
 from freezer.trace import tensors_in
@@ -18,10 +19,24 @@ def exercised(model: nn.Module) -> Iterator[set[int]]:
     Neither sign is enough: attention reads weights of layers that it does not call, and a reentrant checkpoint or a
     loss that is kept on the model is not in the output's graph.
     """
+    with _noted(model, lambda: True) as seen:
+        yield seen
+
+
+@contextmanager
+def differentiated(model: nn.Module) -> Iterator[set[int]]:
+    """The same for passes with gradients alone: not of what runs under ``no_grad``, as target networks do."""
+    with _noted(model, torch.is_grad_enabled) as seen:
+        yield seen
+
+
+@contextmanager
+def _noted(model: nn.Module, counts: Callable[[], bool]) -> Iterator[set[int]]:
     seen: set[int] = set()
 
     def enter(module: nn.Module, args: Any) -> None:  # noqa: ARG001
-        seen.update(id(p) for p in module.parameters(recurse=False))
+        if counts():
+            seen.update(id(p) for p in module.parameters(recurse=False))
 
     def leave(module: nn.Module, args: Any, output: Any) -> None:  # noqa: ARG001
         seen.update(reached(output))

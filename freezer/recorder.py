@@ -104,7 +104,7 @@ class Recorder:
             # in the order of the stream, so before the next update; the host's copy comes when the device gets there
             block = torch.empty(len(names), sampler.samples, device=sampler.device)
             sampler.gather(names, block)
-            host = torch.empty(block.shape, pin_memory=True)
+            host = torch.empty(block.shape, pin_memory=True, device="cpu")
             host.copy_(block, non_blocking=True)
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             event.record(torch.cuda.current_stream(sampler.device))
@@ -261,7 +261,7 @@ def _gather(
     sampler: Sampler, names: list[str], parameters: list[nn.Parameter], versions: list[int]
 ) -> dict[str, bytes] | None:
     """``None`` where something wrote the weights meanwhile."""
-    block = torch.empty(len(names), sampler.samples)
+    block = torch.empty(len(names), sampler.samples, device="cpu")
     sampler.gather(names, block)
     return rows_of(names, block) if _versions(parameters) == versions else None
 

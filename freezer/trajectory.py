@@ -26,11 +26,12 @@ def indices_of(total: int, samples: int, seed: int) -> Tensor:
     """``samples`` sorted flat indices below ``total``; int64. A small unit is tiled, a large one drawn at random.
 
     Drawing is with replacement: a permutation of a large embedding would cost more memory than the snapshot is worth.
+    On the CPU, whatever the default device is: so are they the same everywhere.
     """
     if total <= samples:
-        return (torch.arange(samples) % total).sort().values
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(total, (samples,), generator=generator).sort().values
+        return (torch.arange(samples, device="cpu") % total).sort().values
+    generator = torch.Generator("cpu").manual_seed(seed)
+    return torch.randint(total, (samples,), generator=generator, device="cpu").sort().values
 
 
 class Sampler:

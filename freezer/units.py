@@ -6,8 +6,8 @@ Random state, buffers and training flags are as before afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
@@ -80,6 +80,12 @@ class Survey:
 
     units: list[Unit]
     fixed: tuple[Site, ...]
+
+    def without(self, names: Collection[str]) -> Survey:
+        """The same, with these units fixed."""
+        kept = [unit for unit in self.units if unit.name not in names]
+        sites = [replace(site, weight_flops=0) for u in self.units if u.name in names for site in u.sites]
+        return Survey([replace(unit, index=i) for i, unit in enumerate(kept)], (*self.fixed, *sites))
 
 
 def discover(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], grain: UnitGrain) -> list[Unit]:

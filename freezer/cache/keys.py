@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
-from freezer.apply import fall_asleep
-from freezer.buffers import INTEGERS
 from freezer.cache.cut import Cut
+from freezer.modes import fall_asleep
+from freezer.sums import bit_sum
 
 Signature = tuple[Any, ...]
 _PLAIN = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -120,6 +120,5 @@ def _trains(module: nn.Module) -> bool:
 def _bit_sums(found: Sequence[Tensor]) -> list[int]:
     if not found:
         return []
-    bits = [torch.view_as_real(t) if t.is_complex() else t for t in (t.detach().contiguous() for t in found)]
-    sums = [b.view(INTEGERS[b.element_size()]).sum(dtype=torch.int64) for b in bits]
+    sums = [bit_sum(t) for t in found]
     return [int(value) for value in torch.stack([s.to(found[0].device) for s in sums]).tolist()]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from freezer.config import FreezeConfig
+from freezer.errors import ConfigError
+from freezer.hooks import before_step, inside
 from freezer.policies.base import Defaults, PolicyContext, Verdict
 from freezer.trace import parameters_of
 from freezer.units import Unit
@@ -73,25 +76,37 @@ class AutoFreezePolicy(Defaults):
         parameters = parameters_of(model)
         self._units = [unit for unit in units if unit.used]
         self._watched = [(name, parameters[name]) for unit in self._units for name in unit.params]
+        self.close()
+        for candidate in (optimizer, *inside(optimizer)):  # a wrapper may run no hooks
+            self._handle = before_step(candidate, partial(self._add, candidate))
+            if self._handle is not None:
+                return
+        raise ConfigError(
+            f"policy 'autofreeze' looks at gradients just before each step, and {type(optimizer).__name__} runs no "
+            "hooks before its steps: let it call Optimizer.__init__, or use another policy",
+            "/policy",
+        )
+
+    def close(self) -> None:
         if self._handle is not None:
             self._handle.remove()
-        self._handle = optimizer.register_step_pre_hook(self._add)
+            self._handle = None
 
     @torch.no_grad()
-    def _add(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        del args, kwargs
+    def _add(self, optimizer: Optimizer) -> None:
         scale, overflow = getattr(optimizer, "grad_scale", None), getattr(optimizer, "found_inf", None)
         for name, parameter in self._watched:
             if parameter.grad is None or not parameter.requires_grad:
                 continue
-            gradient = parameter.grad.to(torch.float32)
+            found = parameter.grad if parameter.grad.layout == torch.strided else parameter.grad.to_dense()
+            gradient = found.to(torch.float32)
             if scale is not None:
                 gradient = gradient / scale.to(gradient.device)
             if overflow is not None:  # no branch: it would wait for the device
                 gradient = torch.where(overflow.to(gradient.device) > 0, torch.zeros_like(gradient), gradient)
             held = self._sums.get(name)
             if held is None:
-                self._sums[name] = gradient.clone() if gradient.data_ptr() == parameter.grad.data_ptr() else gradient
+                self._sums[name] = gradient.clone() if gradient is parameter.grad else gradient
             else:
                 self._sums[name] = held.to(gradient.device).add_(gradient)
 

@@ -121,6 +121,9 @@ class Policy(Protocol):
         It replaces the user's schedule for the units named; pure in its arguments.
         """
 
+    def close(self) -> None:
+        """Take off what :meth:`watch` has put on model and optimizer; called when the freezer is closed."""
+
 
 class Defaults:
     """The members that a policy may leave out: stateless, decides by evidence, watches nothing, sets no rates."""
@@ -156,8 +159,11 @@ class Defaults:
         del step, total_steps, units
         return {}
 
+    def close(self) -> None:
+        """Nothing to take off."""
 
-_OPTIONAL = ("name", "calendar", "at_start", "state_dict", "load_state_dict", "watch", "collect", "rates")
+
+_OPTIONAL = ("name", "calendar", "at_start", "state_dict", "load_state_dict", "watch", "collect", "rates", "close")
 _METHODS = frozenset(_OPTIONAL[3:])
 
 

@@ -179,6 +179,34 @@ def test_a_table_that_bounds_its_rows_does_so_before_it_is_frozen(kind: Any, dty
     assert not torch.equal(model[0].weight, before)
 
 
+class Graph(nn.Module):
+    """A graph's convolution, whose adjacency is a sparse buffer."""
+
+    def __init__(self, adjacency: torch.Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 4))
+        self.register_buffer("adjacency", adjacency)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.sparse.mm(self.adjacency, x @ self.weight)
+
+
+@pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr, torch.sparse_csc])
+@pytest.mark.filterwarnings("ignore:Sparse C.. tensor support is in beta state")
+def test_layers_with_sparse_buffers_freeze_and_their_buffers_are_watched(layout: torch.layout) -> None:
+    torch.manual_seed(0)
+    adjacency = (torch.rand(6, 6) > 0.5).float().to_sparse(layout=layout)
+    model = nn.Sequential(Graph(adjacency), nn.ReLU(), nn.Linear(4, 2))
+    optimizer, applier = prepared(model, torch.randn(6, 4))
+    applier.apply(["0"])
+    train(model, optimizer, torch.randn(6, 4))
+    applier.apply([])
+    applier.apply(["0"])
+    model[0].adjacency.values().mul_(2.0) if layout != torch.sparse_coo else model[0].adjacency.mul_(2.0)
+    with pytest.raises(VerificationError, match=r"0\.adjacency of frozen unit '0' moved"):
+        applier.verify_still()
+
+
 def test_tied_weights_freeze_together() -> None:
     model, batch = Transformer(tied=True), tokens()
     optimizer, applier = prepared(model, batch)

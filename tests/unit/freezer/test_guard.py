@@ -122,6 +122,18 @@ def test_an_output_that_the_loss_does_not_use_in_this_step_is_let_off(towers: in
     assert all(p.requires_grad for p in model.parameters())
 
 
+@pytest.mark.parametrize("on_again", [True, False])
+def test_a_block_that_the_user_has_switched_off_in_this_pass_is_let_off(on_again: bool) -> None:
+    model, optimizer, applier = made()
+    train(model, optimizer, 3)
+    applier.apply(["blocks.0.0"])
+    model.blocks[1].requires_grad_(False)
+    optimizer.zero_grad()
+    model(torch.randn(3, 4)).sum().backward()
+    model.blocks[1].requires_grad_(on_again)
+    optimizer.step()
+
+
 def test_an_evaluation_before_the_step_is_no_training_pass() -> None:
     model, optimizer, applier = made()
     train(model, optimizer, 3)

@@ -111,6 +111,26 @@ def test_exactly_the_frozen_units_state_is_away_and_steps_stay(tmp_path: Path) -
     assert len(away) == len(FROZEN), "one map for each unit"
 
 
+def test_state_of_two_element_types_in_one_unit_can_be_saved_while_it_is_parked(tmp_path: Path) -> None:
+    half, norm, empty = (
+        nn.Parameter(torch.randn(4, 3, dtype=torch.bfloat16)),
+        nn.Parameter(torch.randn(5)),
+        nn.Parameter(torch.ones(0, 2, dtype=torch.float16)),  # asks for no file, so not for one of no bytes
+    )
+    optimizer = torch.optim.AdamW([half, norm, empty])
+    for p in (half, norm, empty):
+        p.grad = torch.randn_like(p)
+    optimizer.step()
+    before = copy.deepcopy(optimizer.state_dict())
+    parking = Moments(optimizer, tmp_path)
+    parking.park({"u": [half, norm, empty]})
+    assert parking.parked_bytes == 2 * (half.nbytes + norm.nbytes)
+    torch.save(optimizer.state_dict(), tmp_path / "state.pt")
+    assert equal(torch.load(tmp_path / "state.pt"), before)
+    parking.park({})
+    assert equal(optimizer.state_dict(), before)
+
+
 @pytest.mark.parametrize("frozen", [True, False])
 def test_a_loaded_state_replaces_what_was_parked_and_is_parked_at_the_next_event(tmp_path: Path, frozen: bool) -> None:
     model, optimizer, applier = made(tmp_path)

@@ -102,6 +102,39 @@ def test_active_units_may_be_off_for_a_while() -> None:
     freezer.close()
 
 
+def test_a_change_of_frozen_units_leaves_active_ones_off() -> None:
+    """The other half of a GAN is off at the moment of the event, and on again later."""
+    model = mlp()
+    freezer, optimizer = build(model)
+    train(freezer, optimizer, range(2))
+    model[3].requires_grad_(False)
+    optimizer.zero_grad()
+    for change in (lambda: freezer.freeze(["0"]), freezer.thaw):
+        assert change() is not None
+        assert not any(p.requires_grad for p in model[3].parameters())
+        train(freezer, optimizer, range(2, 4))
+    model[3].requires_grad_(True)
+    before = model[3].weight.detach().clone()
+    train(freezer, optimizer, range(4, 6))
+    assert not torch.equal(model[3].weight, before)
+    freezer.close()
+
+
+def test_a_change_that_failed_is_not_told_as_done() -> None:
+    model = mlp()
+    freezer, optimizer = build(model)
+    train(freezer, optimizer, range(2))
+    freezer.freeze(["0"])
+    with torch.no_grad():
+        model[0].bias += 1.0
+    with pytest.raises(VerificationError, match="frozen unit '0' moved"):
+        freezer.freeze(["0", "1"])
+    assert freezer.plan.frozen == ("0",)
+    assert len(freezer.history) == 1
+    assert model[1].weight.requires_grad
+    freezer.close()
+
+
 def test_a_cut_found_while_active_units_were_off_is_given_up_when_they_are_on_again() -> None:
     model = mlp()
     model[0].requires_grad_(False)

@@ -64,6 +64,13 @@ def test_seed_and_name_choose_the_indices() -> None:
     assert not torch.equal(indices_of(2000, 64, 1), indices_of(2000, 64, 2))
 
 
+@pytest.mark.parametrize("total", [10, 2000])
+def test_indices_are_drawn_on_the_host_whatever_the_default_device_is(total: int) -> None:
+    before = indices_of(total, 64, 1)
+    with torch.device("meta"):
+        assert torch.equal(indices_of(total, 64, 1).to("cpu"), before)
+
+
 def test_one_call_gives_each_unit_its_own_values() -> None:
     model, units = model_and_units()
     sampler = Sampler(units, model, 64, seed=0)

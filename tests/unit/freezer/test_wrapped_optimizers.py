@@ -17,6 +17,7 @@ from freezer.freezer import Freezer
 STEPS = 12
 LATER = FreezeConfig(policy="linear", options={"start": 0.0, "level": 1.0}, decide_every=2)
 ONCE = FreezeConfig(policy="static", options={"first": 1, "start": 0.2}, decide_every=2)
+GRADIENTS = FreezeConfig(policy="autofreeze", decide_every=2, patience=1, event_steps=0.0)
 RATES = FreezeConfig(policy="freezeout", decide_every=2)
 
 
@@ -127,6 +128,20 @@ def test_one_that_is_stepped_in_two_halves_can_freeze() -> None:
 def test_one_that_averages_frozen_weights_is_found_out_without_another_event() -> None:
     with pytest.raises(VerificationError, match=r"frozen unit '0' moved.*Lookahead"):
         trained(Lookahead, ONCE)
+
+
+class Bare(Optimizer):
+    """Never became an optimizer, and hands nothing on to one."""
+
+    def __init__(self, inner: Optimizer) -> None:
+        self.param_groups, self.state = inner.param_groups, inner.state
+
+
+def test_gradients_are_seen_through_one_that_runs_no_hooks_or_it_is_refused() -> None:
+    for ours, plain in zip(trained(Thin, GRADIENTS), trained(lambda inner: inner, GRADIENTS), strict=True):
+        assert torch.equal(ours, plain)
+    with pytest.raises(ConfigError, match=r"Bare runs no hooks before its steps.*Optimizer\.__init__"):
+        trained(Bare, GRADIENTS)
 
 
 def test_rates_of_units_reach_what_is_inside_or_are_refused() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from freezer.cache.keys import Watch
 from freezer.freezer import Freezer
 from tests.unit.freezer.toys import Transformer, settings, tokens
 
@@ -32,3 +33,14 @@ def test_the_cut_lasts_from_one_evaluation_to_the_next() -> None:
     assert freezer.cache.report()["hits"] == 40
     assert searched[-1] == searched[0]
     freezer.close()
+
+
+def test_sparse_buffers_are_watched_as_dense_ones() -> None:
+    adjacency = torch.eye(4).to_sparse()
+    watch = Watch({"adjacency": adjacency, "scale": torch.ones(3)})
+    before = watch.digest()
+    assert watch.still
+    assert watch.digest() == before
+    adjacency.mul_(2.0)
+    assert not watch.still
+    assert watch.digest() != before

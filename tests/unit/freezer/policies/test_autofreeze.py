@@ -12,6 +12,7 @@ from torch.optim import SGD, AdamW
 
 from freezer.config import FreezeConfig
 from freezer.errors import ConfigError
+from freezer.freezer import Freezer
 from freezer.policies import make
 from freezer.policies.autofreeze import AutoFreezePolicy, boundary, change
 from freezer.units import discover
@@ -70,6 +71,32 @@ def test_gradients_are_summed_as_vectors_and_the_norm_is_taken_of_the_sum() -> N
     _update(model, optimizer, 1.0, 3.0, 9.0)
     assert policy.collect(3) == {"norms": {"0": 2.0, "1": 6.0, "2": 18.0}, "before": {"0": 4.0, "1": 4.0, "2": 6.0}}
     assert policy.collect(4)["norms"] == {}
+
+
+def test_sparse_gradients_are_summed_as_dense_ones() -> None:
+    said = []
+    for sparse in (True, False):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Embedding(9, 4, sparse=sparse), nn.Linear(4, 2))
+        optimizer, policy = SGD(model.parameters(), lr=0.1), _policy()
+        policy.watch(model, optimizer, discover(model, (torch.arange(3),), {}, "layer"), ((), {}))
+        for rows in ([1, 1, 5], [5, 6, 7]):
+            optimizer.zero_grad()
+            model(torch.tensor(rows)).square().sum().backward()
+            optimizer.step()
+        said.append(policy.collect(2)["norms"])
+    assert said[0] == said[1]
+    assert all(norm > 0.0 for norm in said[0].values())
+
+
+def test_a_closed_freezer_leaves_no_hook_on_the_optimizer() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    optimizer = SGD(model.parameters(), lr=0.1)
+    freezer = Freezer(model, optimizer, policy="autofreeze", total_steps=100)
+    freezer.model(torch.randn(3, 2)).sum().backward()
+    assert optimizer._optimizer_step_pre_hooks
+    freezer.close()
+    assert not optimizer._optimizer_step_pre_hooks
 
 
 def test_a_fused_step_under_a_grad_scaler_adds_unscaled_gradients_and_no_overflow() -> None:
