@@ -33,6 +33,7 @@ from freezer.errors import UnitError
 from freezer.events import Cause, FreezeEvent
 from freezer.factors import Factors, unit_by_parameter
 from freezer.held import measure_held
+from freezer.hooks import before_step, inside
 from freezer.parallel import ParallelStrategy, Stopwatch, detect, refuse_unsupported
 from freezer.plan import FreezePlan
 from freezer.planner import PlannerState, check, check_static
@@ -42,14 +43,14 @@ from freezer.proxy import ModelProxy
 from freezer.rates import UnitRates, initial_rate
 from freezer.recorder import Recorder
 from freezer.report import unit_rows
-from freezer.stages import Stages
+from freezer.resume import Resumes
 from freezer.thaw import RateWatch, ScoreWatch
 from freezer.units import Unit
 from freezer.windows import MemoryWindows, WindowStore
 from freezer.worth import Held, prices_of, unit_prices
 
 
-class Freezer(Stages):
+class Freezer(Resumes):
     """Watches a model's weights in training and freezes the units that have converged, on all ranks at one step.
 
     Args:
@@ -121,6 +122,7 @@ class Freezer(Stages):
         self._score_watch = ScoreWatch(config.thaw_on_worse)
         self._rates: UnitRates | None = None
         self._initial_rates = [initial_rate(group) for group in optimizer.param_groups]
+        self._update_hook: Any = None
         self._watched = False
         self._refused: str | None = None
         self._initial_rate = self._initial_rates[0]
@@ -160,6 +162,8 @@ class Freezer(Stages):
             self._enactor.first(self.plan)
             self._retarget()
             self._set_rates()
+            updates = [self.optimizer, *inside(self.optimizer)][-1]
+            self._update_hook = before_step(updates, self.parallel.refuse_unsynchronised)
         self.costs.spend("prepare", watch.seconds)
         if not self._restored:
             self._record()
@@ -248,8 +252,8 @@ class Freezer(Stages):
         found = self._prepared
         self._step += 1
         during = self.plan
-        self._account.end_work(found, self.parallel.reduced())
         self.parallel.refuse_unsynchronised()
+        self._account.end_work(found, self.parallel.reduced())
         event = self._see_rate()
         if self._decides and self.schedule.delay and self.schedule.takes_effect(self._step):
             event = self._conclude(self._step - self.schedule.delay) or event
@@ -291,16 +295,7 @@ class Freezer(Stages):
             return None
         return self._thaw(None, cause)
 
-    def rewrap(self) -> None:
-        """Wrap anew, as a resume does; on all ranks, between two steps, when a checkpoint is made.
-
-        DDP orders its buckets by the first backward pass that it sees, and with three or more ranks the order of the
-        sums depends on it: without this, a run that goes on would differ in rounding from one that is resumed.
-        """
-        if self._enactor is not None and self.parallel.world_size > 2:
-            self._enactor.change(self.plan)
-
-    # -- reports and state -------------------------------------------------------------------------------------------
+    # -- reports --------------------------------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
         """The freeze status document's part that the engine knows; JSON values."""
@@ -339,56 +334,13 @@ class Freezer(Stages):
         found = self._prepared
         return measure_held(self._bare, self.optimizer, found.units, found.saved, stepped=self._step > 0)
 
-    def state_dict(self) -> dict[str, Any]:
-        """All that a bit-exact resume needs; plain values and bytes. Rank 0's serves every rank."""
-        rank0 = self.parallel.rank == 0
-        windows = self._recorder.dump() if rank0 else {}
-        return {
-            "version": 1,
-            "step": self._step,
-            "plan": self.plan.to_dict(),
-            "planner": self._planner.to_dict(),
-            "decisions": self._decisions.state_dict(),
-            "windows": windows,
-            "history": list(self.history),
-            "costs": self._account.note().to_dict(),
-            "pinned": None if self._pinned is None else sorted(self._pinned),
-            "rate_watch": self._rate_watch.state_dict(),
-            "score_watch": self._score_watch.state_dict(),
-            "initial_rates": self._initial_rates if self._rates is None else self._rates.initial,
-            "initial_rate": self._initial_rate,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore :meth:`state_dict`, before or after :meth:`prepare`; load model and optimizer first."""
-        self._step = int(state["step"])
-        self.plan = FreezePlan.from_dict(state["plan"])
-        self._planner = PlannerState.from_dict(state["planner"])
-        self._decisions.load_state_dict(state["decisions"])
-        self.history = [dict(entry) for entry in state["history"]]
-        self._account.restore(Costs.from_dict(state["costs"]))
-        pinned = state.get("pinned")
-        self._pinned = None if pinned is None else frozenset(pinned)
-        if "rate_watch" in state:  # not in checkpoints of earlier versions
-            self._rate_watch.load_state_dict(state["rate_watch"])
-            self._score_watch.load_state_dict(state["score_watch"])
-        self._initial_rates = list(state.get("initial_rates") or self._initial_rates)
-        if self._rates is not None:
-            self._rates.initial = list(self._initial_rates)
-        self._initial_rate = float(state["initial_rate"])
-        self._restored = self._step > 0 or bool(state["windows"])  # one saved before the first pass begins anew
-        if self.parallel.rank == 0:
-            self._recorder.restore(state["windows"])
-        if self._found is not None and self._enactor is not None:
-            check(self.plan, self._found.units, self.pinned)
-            self._enactor.loaded(self.plan)
-            self._retarget()
-
     def close(self) -> None:
         """Bring the last snapshots into the windows, end the threads. The model stays as it is, hooks included."""
         self.cache.close()
         if self._rates is not None:
             self._rates.close()
+        if self._update_hook is not None:
+            self._update_hook.remove()
         if self._found is not None:
             self._found.applier.close()
         self._decisions.close()
