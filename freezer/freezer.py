@@ -35,15 +35,17 @@ from freezer.factors import Factors, unit_by_parameter
 from freezer.held import measure_held
 from freezer.hooks import before_step, inside
 from freezer.parallel import ParallelStrategy, Stopwatch, detect, refuse_unsupported
+from freezer.pins import Pins
 from freezer.plan import FreezePlan
 from freezer.planner import PlannerState, check, check_static
 from freezer.policies.base import Decides, complete, overrides
 from freezer.prepared import Prepared
 from freezer.proxy import ModelProxy
-from freezer.rates import UnitRates, initial_rate
+from freezer.rates import UnitRates, initial_rate, refuse_nothing
 from freezer.recorder import Recorder
 from freezer.report import unit_rows
 from freezer.resume import Resumes
+from freezer.surveyed import Surveyed
 from freezer.thaw import RateWatch, ScoreWatch
 from freezer.units import Unit
 from freezer.windows import MemoryWindows, WindowStore
@@ -60,7 +62,7 @@ class Freezer(Resumes):
         total_steps: planned optimizer steps of the whole run.
         windows: where snapshots go (rank 0 only), from a thread; a ring in memory by default. Complete after
             :meth:`close` or :meth:`state_dict`.
-        policy: a policy object, or the name of one.
+        policy: a policy object, or the name of one; it decides with the other settings of ``config``.
         on_event: called on every rank with each :class:`FreezeEvent`.
         parallel: strategy; by default DDP where several ranks are up.
         directory: room on this rank's disk: for the forward cache beyond its memory and, in training on the CPU, for
@@ -87,7 +89,9 @@ class Freezer(Resumes):
     ) -> None:
         refuse_unsupported(model)
         if config is None:
-            config = FreezeConfig(policy=policy) if isinstance(policy, str) else FreezeConfig()
+            config = FreezeConfig()
+        if isinstance(policy, str):
+            config = config.deciding_by(policy)
         self.config = config
         self.schedule = config.schedule(total_steps)
         if policy is None or isinstance(policy, str):
@@ -117,11 +121,14 @@ class Freezer(Resumes):
         self._planner = PlannerState()
         self._found: Prepared | None = None
         self._enactor: Enactor | None = None
-        self._pinned: frozenset[str] | None = None
+        self._pins = Pins()
+        self._known: Surveyed | None = None
         self._rate_watch = RateWatch(config.thaw_on_lr_drop, config.thaw_on_lr_restart)
         self._score_watch = ScoreWatch(config.thaw_on_worse)
         self._rates: UnitRates | None = None
         self._initial_rates = [initial_rate(group) for group in optimizer.param_groups]
+        if overrides(self._policy, "rates"):
+            refuse_nothing(self._initial_rates)
         self._update_hook: Any = None
         self._watched = False
         self._refused: str | None = None
@@ -154,9 +161,11 @@ class Freezer(Resumes):
         if self._found is not None:
             return
         with Stopwatch() as watch:
-            found = self._found = Prepared(self._bare, self.optimizer, self.config, args, kwargs, self.directory)
+            found = self._found = Prepared(
+                self._bare, self.optimizer, self.config, args, kwargs, self.directory, self._known
+            )
             self._recorder.use(found.sampler)
-            check(self.plan, found.units, self.pinned)
+            check(self.plan, found.units)
             self.parallel.same("units, step or plan", [found.digest, self._step, self.plan.digest])
             self._enactor = Enactor(self._bare, self.model, found, self.parallel)
             self._enactor.first(self.plan)
@@ -165,7 +174,9 @@ class Freezer(Resumes):
             updates = [self.optimizer, *inside(self.optimizer)][-1]
             self._update_hook = before_step(updates, self.parallel.refuse_unsynchronised)
         self.costs.spend("prepare", watch.seconds)
-        if not self._restored:
+        if self._restored:
+            self._heed_new_pins()
+        else:
             self._record()
             if self._policy.name == "static":
                 check_static(found.units, self.config, self.pinned)
@@ -176,9 +187,7 @@ class Freezer(Resumes):
     @property
     def pinned(self) -> frozenset[str]:
         """Units that are never frozen: by the settings, and by :meth:`pin`."""
-        if self._pinned is None:
-            self._pinned = self._prepared.pinned
-        return self._pinned
+        return self._pins.in_force(self._prepared.pinned)
 
     def _set_rates(self) -> None:
         if not overrides(self._policy, "rates"):

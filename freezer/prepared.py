@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -19,12 +20,14 @@ from freezer.planner import resolve_pins
 from freezer.proxy import batch_size
 from freezer.reach import exercised
 from freezer.saved import measure_saved
+from freezer.surveyed import Surveyed, shapes_of
+from freezer.trace import parameters_of
 from freezer.trajectory import Sampler
 from freezer.units import Unit, survey
 
 
 class Prepared:
-    """One model surveyed with one example batch.
+    """One model surveyed with one example batch, or with that of the run that it goes on with.
 
     Attributes:
         units: in execution order.
@@ -32,6 +35,7 @@ class Prepared:
         full: FLOPs of one pass over the example with nothing frozen; ``now`` with what is frozen, ``prefix`` with
             only its contiguous run from the input.
         survey: units and what else costs.
+        surveyed: the same with what belongs to it, as a checkpoint holds it.
         example_rows: samples in the example batch.
         saved: what one pass over it stores for the backward pass.
         full_bytes: gradient bytes of full training at each synchronisation.
@@ -45,19 +49,53 @@ class Prepared:
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         spill: Path | None = None,
+        known: Surveyed | None = None,
     ) -> None:
-        self.survey = survey(model, args, kwargs, config.unit)
-        self.example_rows = first_dimension((tuple(args), dict(kwargs))) or 1
-        self._example_size = batch_size(args, kwargs)
-        self.units: list[Unit] = self.survey.units
+        """``known`` is the survey of the run that goes on here; without it, or for another model, one is made."""
+        self._model, self._optimizer, self._config, self._spill = model, optimizer, config, spill
+        if known is not None and not known.fits(model, config.unit):
+            known = None
+        found = survey(model, args, kwargs, config.unit) if known is None else known.survey
         with exercised(model) as used:  # layers may run in training alone: auxiliary heads, deep supervision
-            self.saved = measure_saved(model, self.units, args, kwargs)
-        self.pinned = resolve_pins(config.pin, self.units)
-        self.sampler = Sampler(self.units, model, config.samples, config.seed)
-        self.applier = Applier(model, self.units, optimizer, spill=spill, exercised=used)
+            self.saved = measure_saved(model, found.units, args, kwargs)
+        if known is None:
+            rows = first_dimension((tuple(args), dict(kwargs))) or 1
+            idle = tuple(name for name, p in parameters_of(model).items() if id(p) not in used)
+            known = Surveyed(found, config.unit, rows, batch_size(args, kwargs), idle, shapes_of(model))
+        self._use(known)
+
+    def _use(self, known: Surveyed) -> None:
+        self.surveyed = known
+        self.survey = known.survey
+        self.units: list[Unit] = known.survey.units
+        self.example_rows = known.rows
+        self.pinned = resolve_pins(self._config.pin, self.units)
+        self.sampler = Sampler(self.units, self._model, self._config.samples, self._config.seed)
+        used = {id(p) for name, p in parameters_of(self._model).items() if name not in known.unused}
+        self.applier = Applier(self._model, self.units, self._optimizer, spill=self._spill, exercised=used)
         self.full_bytes = self.applier.gradient_bytes()
         self.full: StepFlops = step_flops(self.survey)
         self.now = self.prefix = self.full
+
+    def adopt(self, known: Surveyed) -> bool:
+        """Go by the survey of a run that is resumed, where it is another one, of the same model; whether it was so.
+
+        Everything is thawed then: the plan is to be applied anew, and who held on to units or applier must ask again.
+        """
+        asleep = [name for unit in self.applier.frozen for name in self.applier.units[unit].params]
+        if known == self.surveyed or not known.fits(self._model, self._config.unit, asleep):
+            return False
+        self.applier.forget()  # other weights have been loaded
+        self.applier.apply(())
+        self.applier.close()
+        self._use(known)
+        return True
+
+    def unsound(self) -> str | None:
+        """The first unit with weights that are not finite."""
+        named = parameters_of(self._model)
+        sound = {name for name, p in named.items() if bool(torch.isfinite(p.detach()).all())}
+        return next((unit.name for unit in self.units if not sound.issuperset(unit.params)), None)
 
     @property
     def used(self) -> tuple[Unit, ...]:
@@ -72,7 +110,7 @@ class Prepared:
 
     def passes(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> float:
         """Size of a batch, in examples of the survey."""
-        return batch_size(args, kwargs) / self._example_size
+        return batch_size(args, kwargs) / self.surveyed.size
 
     def price(self, frozen: Collection[str]) -> None:
         """Set :attr:`now` and :attr:`prefix` for what is frozen from here on."""

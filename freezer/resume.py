@@ -5,14 +5,19 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any
 
+from torch import nn
+
 from freezer.account import Account
 from freezer.cost import Costs
 from freezer.enact import Enactor
+from freezer.pins import Pins
 from freezer.plan import FreezePlan, PlannerState
 from freezer.planner import check
 from freezer.prepared import Prepared
+from freezer.proxy import ModelProxy
 from freezer.rates import UnitRates
 from freezer.stages import Stages
+from freezer.surveyed import Surveyed
 from freezer.thaw import RateWatch
 
 
@@ -26,11 +31,18 @@ class Resumes(Stages):
     _initial_rates: list[float]
     _rate_watch: RateWatch
     _rates: UnitRates | None
+    _bare: nn.Module
+    _known: Surveyed | None
     _restored: bool
+    model: ModelProxy
 
     @abstractmethod
     def _retarget(self) -> None:
         """Tell the forward cache what is frozen."""
+
+    @abstractmethod
+    def _set_rates(self) -> None:
+        """Give units rates of their own, where the policy has some."""
 
     def rewrap(self) -> None:
         """Wrap anew, as a resume does; on all ranks, between two steps, when a checkpoint is made.
@@ -45,6 +57,7 @@ class Resumes(Stages):
         """All that a bit-exact resume needs; plain values and bytes. Rank 0's serves every rank."""
         rank0 = self.parallel.rank == 0
         windows = self._recorder.dump() if rank0 else {}
+        known = self._found.surveyed if self._found is not None else self._known
         return {
             "version": 1,
             "step": self._step,
@@ -54,7 +67,8 @@ class Resumes(Stages):
             "windows": windows,
             "history": list(self.history),
             "costs": self._account.note().to_dict(),
-            "pinned": None if self._pinned is None else sorted(self._pinned),
+            "pinned": self._pins.to_dict(),
+            "survey": known.to_dict() if known is not None else None,
             "rate_watch": self._rate_watch.state_dict(),
             "score_watch": self._score_watch.state_dict(),
             "initial_rates": self._initial_rates if self._rates is None else self._rates.initial,
@@ -69,8 +83,9 @@ class Resumes(Stages):
         self._decisions.load_state_dict(state["decisions"])
         self.history = [dict(entry) for entry in state["history"]]
         self._account.restore(Costs.from_dict(state["costs"]))
-        pinned = state.get("pinned")
-        self._pinned = None if pinned is None else frozenset(pinned)
+        self._pins = Pins.from_state(state.get("pinned"))
+        survey = state.get("survey")  # not in checkpoints of earlier versions
+        self._known = Surveyed.from_dict(survey) if survey is not None else None
         if "rate_watch" in state:  # not in checkpoints of earlier versions
             self._rate_watch.load_state_dict(state["rate_watch"])
             self._score_watch.load_state_dict(state["score_watch"])
@@ -82,6 +97,19 @@ class Resumes(Stages):
         if self.parallel.rank == 0:
             self._recorder.restore(state["windows"])
         if self._found is not None and self._enactor is not None:
-            check(self.plan, self._found.units, self.pinned)
+            if self._known is not None and self._found.adopt(self._known):
+                self._enactor = Enactor(self._bare, self.model, self._found, self.parallel)
+                self._recorder.use(self._found.sampler)
+                if self._rates is not None:
+                    self._rates.close()
+                    self._set_rates()
+            check(self.plan, self._found.units)
             self._enactor.loaded(self.plan)
             self._retarget()
+            self._heed_new_pins()
+
+    def _heed_new_pins(self) -> None:
+        """Thaw what the settings of a resumed run pin and those that it was begun with did not."""
+        frozen = [name for name in self.plan.frozen if name in self.pinned]
+        if frozen:
+            self._thaw(frozen, "command")

@@ -398,6 +398,18 @@ def scenario_one_rank_fails(rank: int, folder: Path) -> dict[str, Any]:
     return {}
 
 
+def scenario_stage_fails(rank: int, folder: Path) -> dict[str, Any]:
+    """What rank 0 alone notices as a stage begins."""
+    torch.manual_seed(0)
+    model = ResNet()
+    freezer, optimizer = make(model, {2: ["conv"]}, 12)
+    train(freezer, optimizer, range(4), rank)
+    with torch.no_grad():
+        model.conv.weight.add_(1.0)
+    train(freezer, optimizer, range(4, 12), rank)
+    return {}
+
+
 SCENARIOS = {name.removeprefix("scenario_"): f for name, f in list(globals().items()) if name.startswith("scenario_")}
 
 

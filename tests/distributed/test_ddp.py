@@ -174,3 +174,10 @@ def test_a_change_that_fails_on_one_rank_stops_all(folder: Path) -> None:
     assert "frozen unit 'conv' moved" in broken["text"]
     assert sound["error"] == "AgreementError"
     assert "rank 1: frozen unit 'conv' moved" in sound["text"]
+
+
+def test_what_rank_zero_notices_as_a_stage_begins_reaches_every_rank(folder: Path) -> None:
+    for result in results_of("stage_fails", folder):
+        assert result["error"] == "VerificationError"
+        assert "frozen unit 'conv' moved" in result["text"]
+    assert results_of("stage_fails", folder)[1]["text"].startswith("rank 0: ")
