@@ -77,4 +77,5 @@ class Account:
     def restore(self, costs: Costs) -> None:
         """Go on from a checkpoint's counters; energy spent since this process began is not the run's."""
         self._meter.read()
+        self._forward.clear()  # with a checkpoint, prices of its own may have come
         self.costs = costs

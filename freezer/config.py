@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from freezer.errors import require
@@ -37,6 +37,7 @@ ANNEALED_MIN_GAIN = 0.05
 ANNEAL = 0.8
 """``anneal`` that a service sets for networks trained from scratch with SGD: FreezeOut's own recommendation."""
 _HAVE_START = ("static", "linear")
+_DEFAULT = "smartfrz"
 _SNAPSHOTS = 120
 _STAGES = 24
 _INTERVALS = 16  # the sources of the baselines have 10 to 20
@@ -50,7 +51,7 @@ class FreezeConfig:
     length of the run by :meth:`schedule`, the same on every rank.
     """
 
-    policy: str = "smartfrz"
+    policy: str = _DEFAULT
     """Who decides: one of :data:`POLICIES`, or the name of a registered policy."""
     unit: UnitGrain = "layer"
     """What is frozen as one: ``layer`` (each weighted module with its norm) or ``block``."""
@@ -150,6 +151,16 @@ class FreezeConfig:
         if self.policy not in _READS_WINDOWS:
             return 0.0
         return ANNEALED_MIN_GAIN if self.options.get("anneal") else LEARNED_MIN_GAIN
+
+    def deciding_by(self, policy: str) -> FreezeConfig:
+        """The same settings, where ``policy`` decides.
+
+        Raises:
+            ConfigError: they name another one. The default is taken for none named.
+        """
+        named = self.policy not in (policy, _DEFAULT)
+        require(not named, "/policy", f"the settings name the policy {self.policy!r}, not {policy!r}: name one of them")
+        return replace(self, policy=policy)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> FreezeConfig:

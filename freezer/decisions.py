@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -33,14 +34,34 @@ class Decisions:
         """Start the stage of ``step``; returns at once. ``make_context`` runs in the worker too: it reads windows."""
         self._pending.append((step, self._submit(partial(self._decide, make_context, step))))
 
-    def _decide(self, make_context: Callable[[], PolicyContext], step: int) -> list[Verdict]:
-        context = make_context()  # what fails here is not the policy's fault
+    def fail(self, error: FreezerError, step: int) -> None:
+        """The stage of ``step`` cannot begin: :meth:`take` raises this."""
+        failed: Future[list[Verdict]] = Future()
+        failed.set_exception(error)
+        self._pending.append((step, failed))
+
+    def collect(self, step: int) -> dict[str, Any]:
+        """What the policy takes in at a stage.
+
+        Raises:
+            FreezerError: it failed; other exceptions come as :class:`PlanError` with their cause.
+        """
+        with self._told(step):
+            return dict(self.policy.collect(step))
+
+    @contextmanager
+    def _told(self, step: int) -> Iterator[None]:
         try:
-            return self.policy.decide(context)
+            yield
         except FreezerError:
             raise
         except Exception as error:
             raise PlanError(f"policy {self.policy.name!r} failed at step {step}: {error!r}") from error
+
+    def _decide(self, make_context: Callable[[], PolicyContext], step: int) -> list[Verdict]:
+        context = make_context()  # what fails here is not the policy's fault
+        with self._told(step):
+            return self.policy.decide(context)
 
     def take(self, stage: int) -> Sequence[Verdict]:
         """Verdicts of the stage that began at step ``stage``; waits for them. Empty if no such stage began.

@@ -33,23 +33,26 @@ from freezer.errors import UnitError
 from freezer.events import Cause, FreezeEvent
 from freezer.factors import Factors, unit_by_parameter
 from freezer.held import measure_held
+from freezer.hooks import before_step, inside
 from freezer.parallel import ParallelStrategy, Stopwatch, detect, refuse_unsupported
+from freezer.pins import Pins
 from freezer.plan import FreezePlan
 from freezer.planner import PlannerState, check, check_static
 from freezer.policies.base import Decides, complete, overrides
 from freezer.prepared import Prepared
 from freezer.proxy import ModelProxy
-from freezer.rates import UnitRates, initial_rate
+from freezer.rates import UnitRates, initial_rate, refuse_nothing
 from freezer.recorder import Recorder
 from freezer.report import unit_rows
-from freezer.stages import Stages
+from freezer.resume import Resumes
+from freezer.surveyed import Surveyed
 from freezer.thaw import RateWatch, ScoreWatch
 from freezer.units import Unit
 from freezer.windows import MemoryWindows, WindowStore
 from freezer.worth import Held, prices_of, unit_prices
 
 
-class Freezer(Stages):
+class Freezer(Resumes):
     """Watches a model's weights in training and freezes the units that have converged, on all ranks at one step.
 
     Args:
@@ -59,7 +62,7 @@ class Freezer(Stages):
         total_steps: planned optimizer steps of the whole run.
         windows: where snapshots go (rank 0 only), from a thread; a ring in memory by default. Complete after
             :meth:`close` or :meth:`state_dict`.
-        policy: a policy object, or the name of one.
+        policy: a policy object, or the name of one; it decides with the other settings of ``config``.
         on_event: called on every rank with each :class:`FreezeEvent`.
         parallel: strategy; by default DDP where several ranks are up.
         directory: room on this rank's disk: for the forward cache beyond its memory and, in training on the CPU, for
@@ -86,7 +89,9 @@ class Freezer(Stages):
     ) -> None:
         refuse_unsupported(model)
         if config is None:
-            config = FreezeConfig(policy=policy) if isinstance(policy, str) else FreezeConfig()
+            config = FreezeConfig()
+        if isinstance(policy, str):
+            config = config.deciding_by(policy)
         self.config = config
         self.schedule = config.schedule(total_steps)
         if policy is None or isinstance(policy, str):
@@ -116,11 +121,15 @@ class Freezer(Stages):
         self._planner = PlannerState()
         self._found: Prepared | None = None
         self._enactor: Enactor | None = None
-        self._pinned: frozenset[str] | None = None
+        self._pins = Pins()
+        self._known: Surveyed | None = None
         self._rate_watch = RateWatch(config.thaw_on_lr_drop, config.thaw_on_lr_restart)
         self._score_watch = ScoreWatch(config.thaw_on_worse)
         self._rates: UnitRates | None = None
         self._initial_rates = [initial_rate(group) for group in optimizer.param_groups]
+        if overrides(self._policy, "rates"):
+            refuse_nothing(self._initial_rates)
+        self._update_hook: Any = None
         self._watched = False
         self._refused: str | None = None
         self._initial_rate = self._initial_rates[0]
@@ -152,16 +161,22 @@ class Freezer(Stages):
         if self._found is not None:
             return
         with Stopwatch() as watch:
-            found = self._found = Prepared(self._bare, self.optimizer, self.config, args, kwargs, self.directory)
+            found = self._found = Prepared(
+                self._bare, self.optimizer, self.config, args, kwargs, self.directory, self._known
+            )
             self._recorder.use(found.sampler)
-            check(self.plan, found.units, self.pinned)
+            check(self.plan, found.units)
             self.parallel.same("units, step or plan", [found.digest, self._step, self.plan.digest])
             self._enactor = Enactor(self._bare, self.model, found, self.parallel)
             self._enactor.first(self.plan)
             self._retarget()
             self._set_rates()
+            updates = [self.optimizer, *inside(self.optimizer)][-1]
+            self._update_hook = before_step(updates, self.parallel.refuse_unsynchronised)
         self.costs.spend("prepare", watch.seconds)
-        if not self._restored:
+        if self._restored:
+            self._heed_new_pins()
+        else:
             self._record()
             if self._policy.name == "static":
                 check_static(found.units, self.config, self.pinned)
@@ -172,9 +187,7 @@ class Freezer(Stages):
     @property
     def pinned(self) -> frozenset[str]:
         """Units that are never frozen: by the settings, and by :meth:`pin`."""
-        if self._pinned is None:
-            self._pinned = self._prepared.pinned
-        return self._pinned
+        return self._pins.in_force(self._prepared.pinned)
 
     def _set_rates(self) -> None:
         if not overrides(self._policy, "rates"):
@@ -248,8 +261,8 @@ class Freezer(Stages):
         found = self._prepared
         self._step += 1
         during = self.plan
-        self._account.end_work(found, self.parallel.reduced())
         self.parallel.refuse_unsynchronised()
+        self._account.end_work(found, self.parallel.reduced())
         event = self._see_rate()
         if self._decides and self.schedule.delay and self.schedule.takes_effect(self._step):
             event = self._conclude(self._step - self.schedule.delay) or event
@@ -291,16 +304,7 @@ class Freezer(Stages):
             return None
         return self._thaw(None, cause)
 
-    def rewrap(self) -> None:
-        """Wrap anew, as a resume does; on all ranks, between two steps, when a checkpoint is made.
-
-        DDP orders its buckets by the first backward pass that it sees, and with three or more ranks the order of the
-        sums depends on it: without this, a run that goes on would differ in rounding from one that is resumed.
-        """
-        if self._enactor is not None and self.parallel.world_size > 2:
-            self._enactor.change(self.plan)
-
-    # -- reports and state -------------------------------------------------------------------------------------------
+    # -- reports --------------------------------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
         """The freeze status document's part that the engine knows; JSON values."""
@@ -339,56 +343,13 @@ class Freezer(Stages):
         found = self._prepared
         return measure_held(self._bare, self.optimizer, found.units, found.saved, stepped=self._step > 0)
 
-    def state_dict(self) -> dict[str, Any]:
-        """All that a bit-exact resume needs; plain values and bytes. Rank 0's serves every rank."""
-        rank0 = self.parallel.rank == 0
-        windows = self._recorder.dump() if rank0 else {}
-        return {
-            "version": 1,
-            "step": self._step,
-            "plan": self.plan.to_dict(),
-            "planner": self._planner.to_dict(),
-            "decisions": self._decisions.state_dict(),
-            "windows": windows,
-            "history": list(self.history),
-            "costs": self._account.note().to_dict(),
-            "pinned": None if self._pinned is None else sorted(self._pinned),
-            "rate_watch": self._rate_watch.state_dict(),
-            "score_watch": self._score_watch.state_dict(),
-            "initial_rates": self._initial_rates if self._rates is None else self._rates.initial,
-            "initial_rate": self._initial_rate,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore :meth:`state_dict`, before or after :meth:`prepare`; load model and optimizer first."""
-        self._step = int(state["step"])
-        self.plan = FreezePlan.from_dict(state["plan"])
-        self._planner = PlannerState.from_dict(state["planner"])
-        self._decisions.load_state_dict(state["decisions"])
-        self.history = [dict(entry) for entry in state["history"]]
-        self._account.restore(Costs.from_dict(state["costs"]))
-        pinned = state.get("pinned")
-        self._pinned = None if pinned is None else frozenset(pinned)
-        if "rate_watch" in state:  # not in checkpoints of earlier versions
-            self._rate_watch.load_state_dict(state["rate_watch"])
-            self._score_watch.load_state_dict(state["score_watch"])
-        self._initial_rates = list(state.get("initial_rates") or self._initial_rates)
-        if self._rates is not None:
-            self._rates.initial = list(self._initial_rates)
-        self._initial_rate = float(state["initial_rate"])
-        self._restored = self._step > 0 or bool(state["windows"])  # one saved before the first pass begins anew
-        if self.parallel.rank == 0:
-            self._recorder.restore(state["windows"])
-        if self._found is not None and self._enactor is not None:
-            check(self.plan, self._found.units, self.pinned)
-            self._enactor.loaded(self.plan)
-            self._retarget()
-
     def close(self) -> None:
         """Bring the last snapshots into the windows, end the threads. The model stays as it is, hooks included."""
         self.cache.close()
         if self._rates is not None:
             self._rates.close()
+        if self._update_hook is not None:
+            self._update_hook.remove()
         if self._found is not None:
             self._found.applier.close()
         self._decisions.close()

@@ -13,9 +13,11 @@ from freezer.config import FreezeConfig
 from freezer.errors import UnitError
 from freezer.events import Cause, FreezeEvent
 from freezer.parallel import ParallelStrategy
+from freezer.pins import Pins
 from freezer.plan import FreezePlan, PlannerState
 from freezer.planner import matching
 from freezer.policies.base import Policy
+from freezer.prepared import Prepared
 from freezer.thaw import ScoreWatch
 from freezer.units import Unit
 
@@ -30,7 +32,7 @@ class Orders(ABC):
     _planner: PlannerState
     _policy: Policy
     _score_watch: ScoreWatch
-    _pinned: frozenset[str] | None
+    _pins: Pins
 
     @property
     @abstractmethod
@@ -41,6 +43,11 @@ class Orders(ABC):
     @abstractmethod
     def steps(self) -> int:
         """Completed optimizer steps."""
+
+    @property
+    @abstractmethod
+    def _prepared(self) -> Prepared:
+        """What the first batch told."""
 
     @property
     @abstractmethod
@@ -82,7 +89,7 @@ class Orders(ABC):
         wanted = self._named(names)
         frozen = [name for name in self.plan.frozen if name in wanted]
         event = self._thaw(frozen, "command") if frozen else None
-        self._pinned = self.pinned | wanted
+        self._pins = self._pins.pin(wanted)
         return event
 
     def unpin(self, names: Sequence[str]) -> None:
@@ -91,7 +98,7 @@ class Orders(ABC):
         Raises:
             UnitError: one of them is no unit. Nothing has changed then.
         """
-        self._pinned = self.pinned - self._named(names)
+        self._pins = self._pins.unpin(self._named(names), self._prepared.pinned)
 
     def observe(self, score: float) -> FreezeEvent | None:
         """Tell a validation score, higher is better; thaws everything if it fell by more than ``thaw_on_worse``.

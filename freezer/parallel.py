@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
-from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -15,8 +14,9 @@ from torch._C._distributed_c10d import _broadcast_coalesced
 from torch.nn.parallel import DistributedDataParallel
 
 from freezer import errors
-from freezer.errors import AgreementError, ConfigError, FreezerError, VerificationError
+from freezer.errors import AgreementError, ConfigError, FreezerError
 from freezer.proxy import COMPILED, ModelProxy
+from freezer.reductions import LateUse, Reductions
 from freezer.trace import clean_name, parameters_of
 
 _BUCKET_BYTES = 250 * 1024 * 1024  # as DDP's own
@@ -57,7 +57,7 @@ class ParallelStrategy(Protocol):
         """Gradient bytes really reduced and synchronisations since the last call."""
 
     def refuse_unsynchronised(self) -> None:
-        """Raise :class:`VerificationError` when a parameter that is not synchronised has had a gradient."""
+        """Raise :class:`VerificationError` where a gradient is this rank's alone. Called after each step."""
 
 
 class Single:
@@ -88,77 +88,16 @@ class Single:
         """Nothing needs to be: layers may come into use when they like."""
 
 
-class _Reductions:
-    """Counts what DDP reduces. A communication hook would see each bucket, and cost a full step on a small model 1 %.
-
-    The reducer tells the bytes of its buckets, and each of its parameters gets its gradient once in a backward pass.
-    """
-
-    def __init__(self) -> None:
-        self.bytes = 0
-        self.syncs = 0
-        self._hook: Any = None
-
-    def forget(self) -> None:
-        """Count no more, and let go of the wrapper that was counted for."""
-        if self._hook is not None:
-            self._hook.remove()
-            self._hook = None
-
-    def watch(self, wrapper: DistributedDataParallel) -> None:
-        """Count for this wrapper from now on; the one before has been forgotten."""
-        size = int(wrapper._get_ddp_logging_data()["total_parameter_size_bytes"])  # type: ignore[no-untyped-call]
-
-        def count(_: torch.Tensor) -> None:
-            if wrapper.require_forward_param_sync:  # as the last forward pass set it: off under no_sync()
-                self.bytes += size
-                self.syncs += 1
-
-        trained = next(p for p in wrapper._module_parameters if p.requires_grad)
-        self._hook = trained.register_post_accumulate_grad_hook(count)
-
-    def take(self) -> tuple[int, int]:
-        seen, self.bytes, self.syncs = (self.bytes, self.syncs), 0, 0
-        return seen
-
-
-class _LateUse:
-    """Notices gradients of parameters that DDP was told to pass over, which would drift apart on the ranks in silence.
-
-    By hooks, because after ``zero_grad()`` nobody can tell.
-    """
-
-    def __init__(self) -> None:
-        self._hooks: list[Any] = []
-        self._name: str | None = None
-
-    def watch(self, parameters: Mapping[str, nn.Parameter]) -> None:
-        """Watch these, by name, from now on, and those before no more."""
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks = [
-            parameter.register_post_accumulate_grad_hook(partial(self._note, name))  # type: ignore[no-untyped-call]
-            for name, parameter in parameters.items()
-            if parameter.requires_grad
-        ]
-
-    def _note(self, name: str, parameter: torch.Tensor) -> None:  # noqa: ARG002
-        self._name = self._name or name
-
-    def refuse(self) -> None:
-        if self._name is not None:
-            raise VerificationError(
-                f"{self._name} took no part when the model was surveyed but has a gradient now, which DDP does not "
-                "synchronise: call freezer.prepare() before the first step, in training mode and with a batch that "
-                "uses every layer, and let every later batch use them too"
-            )
-
-
 class DDP:
     """``DistributedDataParallel``, wrapped anew at every change: flipping ``requires_grad`` under a live wrapper leaves
     gradients unsynchronised, and ``find_unused_parameters`` would save no bytes.
 
     Plans travel over a gloo group of their own, because NCCL carries no CPU tensors.
+
+    Args:
+        process_group: ranks that train together, by default all; each of them makes this object.
+        control_group: a gloo group of the same ranks, by default a new one.
+        timeout: of the new one; by default that of ``process_group``.
     """
 
     def __init__(
@@ -166,7 +105,7 @@ class DDP:
         process_group: dist.ProcessGroup | None = None,
         control_group: dist.ProcessGroup | None = None,
         *,
-        timeout: timedelta = timedelta(minutes=10),
+        timeout: timedelta | None = None,
     ) -> None:
         group = process_group or dist.group.WORLD
         if group is None:
@@ -175,9 +114,12 @@ class DDP:
         self.rank = dist.get_rank(group)
         self.world_size = dist.get_world_size(group)
         self._ranks = dist.get_process_group_ranks(group)
-        self.control = control_group or dist.new_group(self._ranks, timeout=timeout, backend="gloo")
-        self._reductions = _Reductions()
-        self._late_use = _LateUse()
+        # named by its ranks: the default name counts groups, and two groups of other ranks would meet under one number
+        self.control = control_group or dist.new_group(
+            self._ranks, timeout=timeout or _timeout_of(group), backend="gloo", use_local_synchronization=True
+        )
+        self._reductions = Reductions()
+        self._late_use = LateUse()
 
     def wrap(self, model: nn.Module, *, first: bool, ignore: Collection[str] = ()) -> nn.Module:
         """A fresh wrapper. Weights are sent from rank 0 only the first time; later they are equal already.
@@ -197,8 +139,9 @@ class DDP:
             )
         finally:
             del model._ddp_params_and_buffers_to_ignore
-        self._reductions.watch(wrapper)
-        self._late_use.watch({n: p for n, p in parameters_of(model).items() if n in ignore})
+        parameters = parameters_of(model)
+        self._reductions.watch(wrapper, parameters)
+        self._late_use.watch({n: p for n, p in parameters.items() if n in ignore})
         return wrapper
 
     def agree(self, message: dict[str, Any] | FreezerError | None, what: str, value: Any) -> dict[str, Any]:
@@ -237,6 +180,17 @@ class DDP:
 
     def refuse_unsynchronised(self) -> None:
         self._late_use.refuse()
+        self._reductions.refuse()
+
+
+def _timeout_of(group: dist.ProcessGroup) -> timedelta:
+    """How long its collectives wait. PyTorch tells it of the backend's options alone; ten minutes where it does not."""
+    for device in (torch.device("cuda"), torch.device("cpu")):
+        if device in getattr(group, "_device_types", ()):
+            found = getattr(getattr(group._get_backend(device), "options", None), "_timeout", None)
+            if isinstance(found, timedelta):
+                return found
+    return timedelta(minutes=10)
 
 
 def _compare(what: str, values: Sequence[Any]) -> None:

@@ -19,7 +19,8 @@ COMPILED = "torch.compile is not supported yet: pass the model before compiling 
 
 
 class ModelProxy(nn.Module):
-    """Stands for the user's model. Names, state dict and attributes are the bare model's, without any prefix.
+    """Stands for the user's model. Parameters, buffers, state dict and attributes are the bare model's, and their names
+    have no prefix. Of modules it has one, the bare model as ``module``: walk through those of ``freezer.model.module``.
 
     Passes without gradients go to the bare model, so that rank 0 can evaluate alone.
     """

@@ -21,6 +21,10 @@ from freezer.errors import ConfigError
 from freezer.hooks import inside
 
 Group = dict[str, Any]
+_FROM_NOTHING = (
+    "{} had the learning rate 0 when the Freezer was made, and the policy sets rates as shares of that one: nothing "
+    "would ever train. Make the Freezer when the optimizer has its full rate, or set `initial_lr` in the group to it"
+)
 
 
 class UnitRates:
@@ -40,7 +44,8 @@ class UnitRates:
             by default all, have :func:`initial_rate` now.
 
     Raises:
-        ConfigError: an optimizer that updates all parameters as one (LBFGS), or leaves updates to another one.
+        ConfigError: an optimizer that updates all parameters as one (LBFGS), or leaves updates to another one; in a
+            step, a group whose rate was 0 at first and no longer is.
     """
 
     def __init__(
@@ -105,7 +110,10 @@ class UnitRates:
                     scaled.setdefault(factor, []).append(parameter)
             result.append([{**_copied(group), "params": own}] if own else [])
             for factor, parameters in scaled.items():
-                rate = _like(group["lr"], self._start(position, group) * factor)
+                start = self._start(position, group)
+                if not start and group["lr"]:
+                    raise ConfigError(_FROM_NOTHING.format(f"group {position} of the optimizer"), "/policy")
+                rate = _like(group["lr"], start * factor)
                 result[-1].append({**_copied(group), "params": parameters, "lr": rate})
         return result
 
@@ -157,6 +165,16 @@ def _refuse_hidden(optimizer: Optimizer) -> None:
             "rate of each unit. Take a plain optimizer, or a policy that sets no rates",
             "/policy",
         )
+
+
+def refuse_nothing(initial: Sequence[float]) -> None:
+    """Raise for initial rates of which no factor can make a rate.
+
+    Raises:
+        ConfigError: all are 0. Where only some are, those may be meant to: a step tells, see :class:`UnitRates`.
+    """
+    if not any(initial):
+        raise ConfigError(_FROM_NOTHING.format("the optimizer"), "/policy")
 
 
 def initial_rate(group: Mapping[str, Any]) -> float:

@@ -18,7 +18,7 @@ from torch import nn
 
 from freezer.errors import FreezerError
 from freezer.freezer import Freezer
-from freezer.parallel import ParallelStrategy, Single
+from freezer.parallel import DDP, ParallelStrategy, Single
 from freezer.plan import FreezePlan
 from tests.unit.freezer.toys import Auxiliary, ResNet, Scripted, Transformer, images, settings, tokens
 
@@ -165,6 +165,110 @@ def scenario_late_use(rank: int, folder: Path) -> dict[str, Any]:
     return {"steps": freezer.steps}
 
 
+class Pair(nn.Module):
+    """Two encoders, as users write them: one forward for all, and a method for each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image, self.text, self.head = (nn.Linear(4, 4) for _ in range(3))
+
+    def encode_text(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.text(x))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.image(x)) * self.encode_text(x)
+
+
+def scenario_past_ddp(rank: int, folder: Path) -> dict[str, Any]:
+    """A method of the model, called through the proxy: DDP knows nothing of it. ``image`` takes no part."""
+    torch.manual_seed(0)
+    model = Pair()
+    freezer, optimizer = make(model, {}, 12)
+    freezer.prepare(torch.randn(5, 4))
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    freezer.model.encode_text(torch.randn(5, 4)).square().mean().backward()
+    try:
+        optimizer.step()
+    except FreezerError as error:
+        moved = [name for name, p in model.named_parameters() if not torch.equal(p, before[name])]
+        return {"error": type(error).__name__, "text": str(error), "moved": moved, "syncs": freezer.parallel.reduced()}
+    return {}
+
+
+def scenario_second_backward(rank: int, folder: Path) -> dict[str, Any]:
+    """Two backward passes through one forward pass: DDP reduces the first."""
+    torch.manual_seed(0)
+    freezer, optimizer = make(Pair(), {}, 12)
+    for _ in range(2):
+        loss = freezer.model(torch.randn(5, 4)).square().mean()
+        loss.backward(retain_graph=True)
+        if rank == 1:
+            loss.backward()
+    try:
+        optimizer.step()
+    except FreezerError as error:
+        return {"error": type(error).__name__, "text": str(error)}
+    return {}
+
+
+def scenario_every_way(rank: int, folder: Path) -> dict[str, Any]:
+    """All that is synchronised must pass, and be counted once for each synchronisation."""
+    torch.manual_seed(0)
+    model = Pair()
+    freezer, optimizer = make(model, {4: ["image"]}, 12)
+    seen = []
+    for step in range(10):
+        torch.manual_seed(1000 + 10 * step + rank)
+        x, y = torch.randn(5, 4), torch.randn(5, 4)
+        model.encode_text(x).sum().backward()  # looked at, and thrown away
+        optimizer.zero_grad()
+        with torch.no_grad():
+            freezer.model(x)
+        if step % 2:  # two passes, one backward, a method among them
+            (
+                freezer.model(x).square().mean() + freezer.model(y).mean() + freezer.model.encode_text(y).mean()
+            ).backward()
+        else:  # what is gathered under no_sync() is reduced with the last
+            with freezer.model.no_sync():
+                freezer.model(x).square().mean().backward()
+                freezer.model.encode_text(x).mean().backward()
+            out = freezer.model(y).square().mean()
+            with torch.no_grad():
+                freezer.model(x)
+            out.backward()
+        before = freezer.costs.bytes_measured
+        optimizer.step()
+        if step % 3:
+            optimizer.zero_grad()
+            model.encode_text(x).sum().backward()
+            optimizer.zero_grad()
+        freezer.step()
+        optimizer.zero_grad()
+        seen.append(freezer.costs.bytes_measured - before)
+    differ = []
+    for name, parameter in model.named_parameters():
+        theirs = [torch.empty_like(parameter) for _ in range(dist.get_world_size())]
+        dist.all_gather(theirs, parameter.detach())
+        differ += [] if torch.equal(theirs[0], theirs[1]) else [name]
+    return {"differ": differ, "syncs": freezer.costs.syncs, "seen": seen, "frozen": list(freezer.plan.frozen)}
+
+
+def scenario_subgroups(rank: int, folder: Path) -> dict[str, Any]:
+    """Each half of the ranks trains a model of its own, and makes the strategy of its own group alone."""
+    world = dist.get_world_size()
+    halves = [list(range(world // 2)), list(range(world // 2, world))]
+    waits = timedelta(seconds=77)
+    groups = [dist.new_group(half, timeout=waits) for half in halves]  # by all ranks, as PyTorch wants it
+    mine = int(rank >= world // 2)
+    torch.manual_seed(mine)
+    parallel = DDP(groups[mine])
+    freezer, optimizer = make(ResNet(), {2: ["conv"] if mine else ["conv", "layer1.0.conv1"]}, 6, parallel)
+    train(freezer, optimizer, range(4), rank)
+    heard = parallel._gather([mine, parallel.rank, list(freezer.plan.frozen)])
+    timeout = parallel.control._get_backend(torch.device("cpu")).options._timeout
+    return {"mine": mine, "heard": heard, "timeout": timeout.total_seconds()}
+
+
 def scenario_resume(rank: int, folder: Path) -> dict[str, Any]:
     """Straight with a checkpoint in the middle, against a resume from it between a stage and its effect."""
     last = 30 if dist.get_world_size() == 2 else 18  # more ranks are slow on few cores
@@ -290,6 +394,18 @@ def scenario_one_rank_fails(rank: int, folder: Path) -> dict[str, Any]:
     if rank == 1:
         with torch.no_grad():
             model.conv.weight.add_(1.0)
+    train(freezer, optimizer, range(4, 12), rank)
+    return {}
+
+
+def scenario_stage_fails(rank: int, folder: Path) -> dict[str, Any]:
+    """What rank 0 alone notices as a stage begins."""
+    torch.manual_seed(0)
+    model = ResNet()
+    freezer, optimizer = make(model, {2: ["conv"]}, 12)
+    train(freezer, optimizer, range(4), rank)
+    with torch.no_grad():
+        model.conv.weight.add_(1.0)
     train(freezer, optimizer, range(4, 12), rank)
     return {}
 

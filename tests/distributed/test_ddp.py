@@ -83,6 +83,42 @@ def test_a_layer_that_comes_into_use_unsynchronised_is_named_at_its_first_step(f
         assert result["text"].startswith(("aux.", "deep."))
 
 
+def test_a_pass_that_ddp_does_not_see_ends_the_run_before_its_update(folder: Path) -> None:
+    for result in results_of("past_ddp", folder):
+        assert result["error"] == "VerificationError"
+        assert "did not synchronise" in result["text"]
+        assert "freezer.model(...)" in result["text"]
+        assert result["moved"] == []
+        assert result["syncs"] == [0, 0]
+
+
+def test_a_second_backward_pass_is_told_of_on_the_rank_that_made_it(folder: Path) -> None:
+    once, twice = results_of("second_backward", folder)
+    assert once == {}
+    assert twice["error"] == "VerificationError"
+
+
+def test_every_way_to_synchronise_is_taken_for_one(folder: Path) -> None:
+    for result in succeed("every_way", folder):
+        assert result["differ"] == []
+        assert result["syncs"] == 10
+        assert result["frozen"] == ["image"]
+        assert result["seen"] == [240] * 5 + [160] * 5, "three layers of 20 numbers, then two"
+
+
+@pytest.mark.timeout(2 * PATIENCE)
+def test_two_groups_train_beside_each_other(tmp_path: Path) -> None:
+    """Their control groups must not meet, and wait as long as the groups that they serve."""
+    run_ranks(tmp_path, 4, "subgroups")
+    results = [json.loads((tmp_path / "subgroups" / f"{rank}.json").read_text()) for rank in range(4)]
+    assert not any("error" in result for result in results), results
+    for rank, result in enumerate(results):
+        mine = rank // 2
+        frozen = ["conv"] if mine else ["conv", "layer1.0.conv1"]
+        assert result["heard"] == [[mine, 0, frozen], [mine, 1, frozen]]
+        assert result["timeout"] == 77
+
+
 def test_resume_on_two_ranks_is_bit_identical(folder: Path) -> None:
     for result in succeed("resume", folder):
         assert result["equal"]
@@ -138,3 +174,10 @@ def test_a_change_that_fails_on_one_rank_stops_all(folder: Path) -> None:
     assert "frozen unit 'conv' moved" in broken["text"]
     assert sound["error"] == "AgreementError"
     assert "rank 1: frozen unit 'conv' moved" in sound["text"]
+
+
+def test_what_rank_zero_notices_as_a_stage_begins_reaches_every_rank(folder: Path) -> None:
+    for result in results_of("stage_fails", folder):
+        assert result["error"] == "VerificationError"
+        assert "frozen unit 'conv' moved" in result["text"]
+    assert results_of("stage_fails", folder)[1]["text"].startswith("rank 0: ")
