@@ -90,7 +90,7 @@ def measure_saved(
     """
     watcher = _Watcher(model, units, [*args, *(kwargs or {}).values()])
     modes = [(module, module.training) for module in model.modules()]
-    with untouched(model):
+    with untouched(model, args, kwargs or {}):
         for module, training in modes:  # not eval: batch norm and dropout save other things in training
             module.training = training
         try:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from freezer.buffers import kept_buffers
 from freezer.flops import flop_counter, split
-from freezer.untouched import apart_from_caches, kept_attributes, kept_randomness
+from freezer.untouched import apart_from_caches, kept_attributes, kept_inputs, kept_randomness
 
 _WRAPPERS = ("module.", "_orig_mod.")
 _NORM_NAME = re.compile(r"Norm(\dd)?$|(Batch|Layer|Group|RMS)Norm")
@@ -201,7 +201,7 @@ def record_forward(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, A
     recorder = _Recorder(model)
     handles: list[Any] = []
     fast = torch.backends.mha.get_fastpath_enabled()
-    with untouched(model):
+    with untouched(model, args, kwargs):
         try:
             torch.backends.mha.set_fastpath_enabled(False)  # the fused path runs no submodule
             handles = recorder.hook(model)
@@ -216,13 +216,15 @@ def record_forward(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, A
 
 
 @contextmanager
-def untouched(model: nn.Module) -> Iterator[None]:
-    """In eval mode inside. Random state, buffers, plain attributes and training flags are as before afterwards."""
+def untouched(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[None]:
+    """In eval mode inside. Random state, buffers, plain attributes, training flags and the arguments are as before
+    afterwards."""
     flags = [(m, m.training) for m in model.modules()]
     try:
         model.eval()
         with kept_buffers(model), kept_attributes(model), kept_randomness(model), apart_from_caches():
-            yield
+            with kept_inputs(list(args), dict(kwargs)):
+                yield
     finally:
         for module, training in flags:
             module.training = training

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from freezer.cache.ledger import Ledger
 from freezer.cache.line import Line
-from freezer.cache.replay import Replayer
+from freezer.cache.replay import PathError, Replayer
 from freezer.cache.rows import pick
 from freezer.cache.store import Entry, Key, Store, stack
 from freezer.cache.verify import rows_equal
+from freezer.untouched import kept_attributes
 
 _ASKED = 3
 
@@ -109,15 +110,19 @@ class Filler:
             self._ledger.computed(line.cut, len(index))
             return [v.clone() for v in self._prefix(line, args, kwargs, index, rows)]
 
-        whole, every = run(torch.arange(rows)), torch.arange(rows)
-        good = True
-        for first in range(0, rows, proven):
-            index = (first + torch.arange(proven)) % rows
-            part = run(index)
-            if rows < proven:
-                good = rows_equal(verified.layouts, whole, part, every)
-            else:
-                good = good and rows_equal(verified.layouts, part, whole, index)
+        good, every = True, torch.arange(rows)
+        try:
+            with kept_attributes(self._model):
+                whole = run(every)
+                for first in range(0, rows, proven):
+                    index = (first + torch.arange(proven)) % rows
+                    part = run(index)
+                    if rows < proven:
+                        good = rows_equal(verified.layouts, whole, part, every)
+                    else:
+                        good = good and rows_equal(verified.layouts, part, whole, index)
+        except PathError:
+            good = False
         (verified.sizes if good else verified.refused).add(rows)
         return good
 
@@ -131,12 +136,19 @@ class Filler:
             return
         verified.asked[less] = verified.asked.get(less, 0) + 1
         if verified.asked[less] == _ASKED:
-            whole, part = (
-                [v.clone() for v in self._prefix(line, batch.args, batch.kwargs, torch.arange(n), len(batch.keys))]
-                for n in (verified.rows, less)
-            )
             self._ledger.computed(line.cut, verified.rows + less)
-            good = rows_equal(verified.layouts, part, whole, torch.arange(less))
+            try:
+                with kept_attributes(self._model):
+                    whole, part = (
+                        [
+                            v.clone()
+                            for v in self._prefix(line, batch.args, batch.kwargs, torch.arange(n), len(batch.keys))
+                        ]
+                        for n in (verified.rows, less)
+                    )
+                good = rows_equal(verified.layouts, part, whole, torch.arange(less))
+            except PathError:
+                good = False
             (verified.sizes if good else verified.refused).add(less)
 
     def _serves(self, old: Line, batch: Batch, position: int) -> bool:
@@ -144,11 +156,11 @@ class Filler:
         return entry is not None and entry.print == batch.prints[position]
 
     def _prefix(
-        self, line: Line, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor | None, rows: int
+        self, line: Line, args: tuple[Any, ...], kwargs: dict[str, Any], index: Tensor | None, rows: int
     ) -> list[Tensor]:
         if index is not None:
             args, kwargs = pick((args, kwargs), index, rows)
-        return line.verified.replayer.prefix(lambda: self._model(*args, **kwargs))
+        return line.verified.replayer.prefix(args, kwargs)
 
     def _make(self, batch: Batch, chosen: list[int], source: tuple[Replayer, Line] | None) -> None:
         line, rows = batch.line, len(batch.keys)
@@ -165,7 +177,7 @@ class Filler:
             args, kwargs = batch.args, batch.kwargs
             if index is not None:
                 args, kwargs = pick((args, kwargs), index, rows)
-            values = replayer.advance(line.verified.replayer, start, size, lambda: self._model(*args, **kwargs))
+            values = replayer.advance(line.verified.replayer, start, size, args, kwargs)
         self._ledger.computed(line.cut, size, source[1].cut if source is not None else None)
         batch.made.append((chosen, [part[: len(chosen)] for part in line.verified.split(values)]))
 

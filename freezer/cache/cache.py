@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -12,19 +13,18 @@ from torch import Tensor, nn
 
 from freezer.cache.batch import Batch, Filler, settle
 from freezer.cache.cut import Cut
-from freezer.cache.fingerprint import fingerprints
-from freezer.cache.keys import Signature, signature
+from freezer.cache.fingerprint import augmented, fingerprints
+from freezer.cache.keys import Signature, opaque, sample_keys, signature
 from freezer.cache.ledger import Ledger
 from freezer.cache.line import Line, Refusal, search
-from freezer.cache.outlook import Outlook
+from freezer.cache.outlook import Outlook, Patience
 from freezer.cache.prefetch import Prefetcher
-from freezer.cache.replay import rounding
+from freezer.cache.replay import PathError, rounding
 from freezer.cache.rows import first_dimension
 from freezer.cache.settings import CacheSettings
 from freezer.cache.store import Key, Store, stack
 from freezer.cache.tree import acting, modules_of, name_of
 from freezer.cache.trial import Trial
-from freezer.errors import CacheError
 
 State = Literal["off", "waiting", "refused", "trial", "on"]
 _FORMS = 16
@@ -62,6 +62,7 @@ class ForwardCache:
         self._forms: set[Signature] = set()
         self._trial = Trial()
         self._given_up = self._was_on = False
+        self._patience = Patience()
         self._nothing_frozen = True
         self.ledger = Ledger()
         self._filler = Filler(model, self._store, self.ledger)
@@ -93,7 +94,6 @@ class ForwardCache:
 
     def report(self) -> dict[str, Any]:
         """State, counts, bytes and seconds; JSON values."""
-        ram, disk = self._store.count()
         cut = self.cut
         return {
             "state": self._state,
@@ -105,12 +105,7 @@ class ForwardCache:
             else "",
             "cut": cut.path if cut is not None else None,
             "forms": sum(isinstance(line, Line) for line in self._lines.values()),
-            "rows_ram": ram,
-            "rows_disk": disk,
-            "bytes_ram": self._store.ram_used,
-            "bytes_disk": self._store.disk_used,
-            "disk_problem": self._store.problem,
-            "evictions": self._store.evictions,
+            **self._store.report(),
             **self._counts,
             "seconds": dict(self._seconds),
         }
@@ -130,13 +125,14 @@ class ForwardCache:
         was_frozen = self._target not in (None, plan_digest) and not self._nothing_frozen
         self._outlook.changed(max(0, remaining_steps), rows_per_step, frozen_before=was_frozen)
         self._target = plan_digest
+        self._patience.begin(self._counts["hits"])
         if self._settings.mode != "off":
             self._begin_anew()
 
     def _begin_anew(self) -> None:
         self._prefetcher.drop()
         self._was_on = self._state == "on"
-        self._sources = [line for line in self._known_lines() if _holds(line, afresh=True)]
+        self._sources = [line for line in self._known_lines() if line.holds(afresh=True)]
         self._store.keep_only([line.name for line in self._sources])
         self._store.stale = frozenset(id(line.shelf) for line in self._sources)
         self._lines, self._line, self._trial = {}, None, Trial()
@@ -168,7 +164,7 @@ class ForwardCache:
             args, kwargs: what the model is called with.
 
         Raises:
-            CacheError: ids or draws do not fit the inputs, or the model left the recorded path.
+            CacheError: ids or draws do not fit the inputs.
         """
         with self._stand_in(ids, draws, tuple(args), dict(kwargs)):
             yield
@@ -179,7 +175,7 @@ class ForwardCache:
         if self._target is None or self._settings.mode == "off" or not torch.is_grad_enabled():
             return nullcontext()
         rows = first_dimension((args, kwargs))
-        keys = self._keys(ids, draws, rows)
+        keys = sample_keys(ids, draws, rows)
         idle = keys is None or self._given_up
         if not rows or self._nothing_frozen or (idle and not self._narrow):
             return nullcontext()
@@ -190,30 +186,41 @@ class ForwardCache:
             values = self._values(line, keys, args, kwargs)
             if values is not None:
                 self.ledger.replayed(line.cut, rows)
-                return line.verified.replayer.replaying(values, rows)
+                return line.verified.replayer.replaying(values, rows, instead=partial(self._leave, line, rows))
+        return self._rounded(line)
+
+    def _leave(self, line: Line, rows: int, reason: str) -> AbstractContextManager[None]:
+        """This pass runs as a whole, and so do all others."""
+        self.ledger.computed(line.cut, rows)  # what was booked as replayed
+        self._end(reason)
+        return self._rounded(line)
+
+    def _end(self, reason: str) -> None:
+        """Off for good."""
+        self._final = reason
+        self._give_up(reason)
+
+    def _rounded(self, line: Line) -> AbstractContextManager[None]:
         if self._narrow:
             return acting(rounding(self._modules[line.cut.path], line.cut.nth))
         return nullcontext()
 
-    def _keys(self, ids: Tensor | None, draws: Tensor | None, rows: int | None) -> list[Key] | None:
-        if ids is None:
-            if draws is not None:
-                raise CacheError("draws were passed without sample ids")
-            return None
-        numbers = _numbers("ids", ids, rows)
-        variants = [-1] * len(numbers) if draws is None else _numbers("draws", draws, len(numbers))
-        return list(zip(numbers, variants, strict=True))
-
     # -- where to cut ------------------------------------------------------------------------------------------------
 
     def _line_for(self, args: tuple[Any, ...], kwargs: dict[str, Any], rows: int) -> Line | None:
+        hidden = opaque(args, kwargs)
+        if hidden is not None:
+            self._refuse(hidden)
+            return None
         form = signature(args, kwargs, rows)
         if len(self._forms) < _COUNTED:  # forms may be without end
             self._forms.add(form)
         self._outlook.saw(rows)
         line = self._lines.get(form)
-        if isinstance(line, Line) and not line.watch.still and not _holds(line):
-            self._begin_anew()  # somebody wrote weights in between, trains them, or switched modes
+        if isinstance(line, Line) and not line.watch.still and not line.holds():
+            self._changed(line, rows)
+            if self._given_up and not self._narrow:
+                return None
             line = None
         if isinstance(line, Line) and rows > line.verified.rows and not self._size_is_good(line, rows, args, kwargs):
             line = None  # the larger size is the one to keep values of
@@ -223,11 +230,21 @@ class ForwardCache:
         elif line is None or (early and self._seen_seldom(rows) is None):
             line = self._lines[form] = self._search(form, args, kwargs, rows)
         if isinstance(line, Refusal):
-            if self._state == "waiting":
-                self._state, self._reason = "refused", line.reason
+            self._refuse(line.reason)
             return None
         self._line = line
         return line
+
+    def _refuse(self, reason: str) -> None:
+        if self._state == "waiting":
+            self._state, self._reason = "refused", reason
+
+    def _changed(self, line: Line, rows: int) -> None:
+        """Somebody wrote weights or attributes in between, trains them, or switched modes."""
+        lost = self._patience.lost(self._counts["hits"], rows)
+        self._begin_anew()
+        if lost:
+            self._give_up(f"{line.watch.changed} keeps changing between passes: values would not be used again")
 
     def _search(self, form: Signature, args: tuple[Any, ...], kwargs: dict[str, Any], rows: int) -> Line | Refusal:
         seldom = self._seen_seldom(rows)
@@ -298,7 +315,7 @@ class ForwardCache:
         batch.entries = [line.shelf.entries.get(key) for key in keys]
         for entry, key, print_ in zip(batch.entries, keys, batch.prints, strict=True):
             if entry is not None and entry.print != print_:
-                self._refuse_augmentation(key)
+                self._end(augmented(*key))
                 return None
         missing = len(batch.missing)
         self._counts["hits"] += len(keys) - missing
@@ -309,16 +326,20 @@ class ForwardCache:
             values = line.verified.join(ready) if ready is not None else self._filler.assemble(batch)
             self._seconds["fetch"] += time.perf_counter() - start
             return values
-        values = self._fill(batch, missing)
+        filled = self._fill(batch, missing)
         self._seconds["fill"] += time.perf_counter() - start
-        return values
+        return filled
 
-    def _fill(self, batch: Batch, missing: int) -> list[Tensor]:
+    def _fill(self, batch: Batch, missing: int) -> list[Tensor] | None:
         measured = self._state == "trial" and missing == len(batch.keys)
         if measured:
             settle(batch.line.device)
         start = time.perf_counter()
-        self._filler.compute(batch)
+        try:
+            self._filler.compute(batch)
+        except PathError as error:
+            self._end(str(error))
+            return None
         if measured:
             settle(batch.line.device)
         seconds = time.perf_counter() - start
@@ -342,15 +363,6 @@ class ForwardCache:
             else:
                 self._state, self._reason = "on", ""
 
-    def _refuse_augmentation(self, key: Key) -> None:
-        drawn = f" in draw {key[1]}" if key[1] != -1 else ""
-        self._final = (
-            f"the inputs of sample {key[0]}{drawn} are not the same as when they were cached: they are augmented at "
-            "random, or ids are not those of the samples. Pass draws=... with the number of each sample's variant "
-            "(freezer.cache.draw_of and draw_generator make deterministic ones), or set freeze.cache to 'off'"
-        )
-        self._give_up(self._final)
-
     @contextmanager
     def _timed(self, kind: str) -> Iterator[None]:
         start = time.perf_counter()
@@ -366,7 +378,7 @@ class ForwardCache:
         line = self._line
         if line is None or self._state not in ("trial", "on"):
             return
-        keys = tuple(self._keys(ids, draws, None) or ())
+        keys = tuple(sample_keys(ids, draws, None) or ())
         self._prefetcher.request((line.name, keys), lambda: self._ahead(line, keys))
 
     def _ahead(self, line: Line, keys: Sequence[Key]) -> list[Tensor] | None:
@@ -383,15 +395,3 @@ class ForwardCache:
         self._store.close()
         self._lines, self._sources, self._line, self._target = {}, [], None, None
         self._state, self._reason = "off", "closed"
-
-
-def _holds(line: Line, *, afresh: bool = False) -> bool:
-    return line.watch.frozen and line.watch.digest(afresh=afresh) == line.digest
-
-
-def _numbers(what: str, values: Tensor, rows: int | None) -> list[int]:
-    if not isinstance(values, Tensor) or values.dtype != torch.int64 or values.dim() != 1:
-        raise CacheError(f"{what} must be a tensor of int64 with one dimension, a number for each sample of the batch")
-    if rows is not None and len(values) != rows:
-        raise CacheError(f"{len(values)} {what} were passed for a batch whose inputs have {rows} rows")
-    return [int(v) for v in values.tolist()]

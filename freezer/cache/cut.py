@@ -18,7 +18,8 @@ class Cut:
         stubs: positions of the outermost calls that finished before, in order; replay skips these.
         real: those of ``stubs`` that own no weights and whose output is used behind the cut: they run for real.
         executed: paths of the modules with parameters of their own that ran before the cut and are skipped.
-        whole: paths of modules of which nothing runs in a replay; ``open``: those that run around the cut.
+        whole: paths of modules of which nothing runs in a replay; ``live``: those of ``real``; ``open``: those that
+            run around the cut.
     """
 
     path: str
@@ -29,6 +30,7 @@ class Cut:
     real: frozenset[int]
     executed: tuple[str, ...]
     whole: tuple[str, ...]
+    live: tuple[str, ...]
     open: tuple[str, ...]
 
 
@@ -67,7 +69,10 @@ class Cuts:
                 self.obstacle = reason
                 continue
             cut = _cut(record, call, above, stubs, real, own)
-            if cut.executed:
+            reason = _restless(record, cut)
+            if reason is not None:
+                self.obstacle = reason
+            elif cut.executed:
                 yield cut
 
 
@@ -124,6 +129,16 @@ def _unsteady(record: Record, above: tuple[int, ...]) -> str | None:
     if around is None:
         return None
     return f"{name_of(around.path)}, around the cut, changes its buffer {around.moved!r} in each pass"
+
+
+def _restless(record: Record, cut: Cut) -> str | None:
+    """Values must not depend on attributes that change in each pass, and nobody would see those that are skipped."""
+    later = {c.path for c in record.calls if c.enter > cut.exit}
+    later -= {c.path for c in record.calls if c.enter < cut.exit}
+    for path, name in sorted(record.moving):
+        if not any(_inside(path, root) for root in later):
+            return f"{name_of(path)} changes its attribute {name!r} in each pass"
+    return None
 
 
 def _feeds_next(record: Record, call: Call) -> bool:
@@ -193,6 +208,7 @@ def _cut(
         real,
         tuple(skipped),
         tuple(whole),
+        tuple(dict.fromkeys(record.calls[p].path for p in sorted(real))),
         (*around, *loose),
     )
 

@@ -38,7 +38,8 @@ class DiskTier:
         directory.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix="forward-cache-", dir=directory)
         try:
-            os.posix_fallocate(handle, 0, size)
+            if hasattr(os, "posix_fallocate"):  # not on macOS
+                os.posix_fallocate(handle, 0, size)
             return torch.from_file(name, shared=True, size=size, dtype=torch.uint8)
         finally:
             os.close(handle)

@@ -7,9 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from freezer.buffers import parts
 from freezer.cache.tree import tensors
 
 _GOLDEN = 0x9E3779B97F4A7C15
+_FACTOR = 0x5851F42D4C957F2D  # odd, so that no part can vanish
+_PART = 1 << 20
 _KINDS = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.uint8}
 
 
@@ -27,6 +30,29 @@ def fingerprints(nest: Any, rows: int) -> list[int]:
     if total is None:
         return [0] * rows
     return [int(v) for v in total.expand(rows).tolist()]
+
+
+def augmented(sample: int, draw: int) -> str:
+    """What is wrong where a sample's fingerprint is another one than before, in its variant ``draw`` (-1: the only)."""
+    drawn = f" in draw {draw}" if draw != -1 else ""
+    return (
+        f"the inputs of sample {sample}{drawn} are not the same as when they were cached: they are augmented at "
+        "random, or ids are not those of the samples. Pass draws=... with the number of each sample's variant "
+        "(freezer.cache.draw_of and draw_generator make deterministic ones), or set freeze.cache to 'off'"
+    )
+
+
+@torch.no_grad()
+def bits_of(tensor: Tensor) -> Tensor:
+    """The same for a tensor as a whole, a sparse one by its indices and values: int64 without dimensions, on its
+    device.
+    """
+    total = torch.zeros((), dtype=torch.int64, device=tensor.device)
+    for part in parts(tensor.detach()):
+        flat = part.reshape(-1)
+        for start in range(0, flat.numel(), _PART):
+            total = total * _FACTOR + _sums(flat[start : start + _PART], 1, 0)[0]
+    return total
 
 
 def _sums(tensor: Tensor, rows: int, salt: int) -> Tensor:

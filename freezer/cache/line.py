@@ -10,14 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from freezer.cache.attributes import Attributes
 from freezer.cache.cut import Cut, Cuts, ancestors, cut_at
-from freezer.cache.keys import Signature, Watch, moody, sources
+from freezer.cache.keys import Signature, Watch, concerned, moody, sources
 from freezer.cache.ledger import Ledger
 from freezer.cache.replay import Replayer
 from freezer.cache.rows import pick
 from freezer.cache.store import Shelf, Store
 from freezer.cache.tree import Record, find_batch_dims, modules_of, record
 from freezer.cache.verify import CutFailed, Verified, Verifier
+from freezer.untouched import kept_attributes
 
 Name = tuple[Any, ...]
 _TRIES = 8
@@ -37,7 +39,8 @@ class Line:
     """A proven cut for one form of input, and the shelf with its rows.
 
     Attributes:
-        digest: hash of the frozen weights and modes that the values depend on; ``watch`` notices when they change.
+        digest: hash of the frozen weights, modes and attributes that the values depend on; ``watch`` notices when they
+            change.
         advances: how to come here from rows at earlier cuts, the latest of these first.
     """
 
@@ -50,6 +53,10 @@ class Line:
     shelf: Shelf
     device: torch.device
     advances: list[tuple[Replayer, Line]] = field(default_factory=list)
+
+    def holds(self, *, afresh: bool = False) -> bool:
+        """Whether its rows are what the model would compute now."""
+        return self.watch.frozen and self.watch.digest(afresh=afresh) == self.digest
 
 
 def search(
@@ -72,10 +79,57 @@ def search(
         seconds: where the time of ``search`` and ``verify`` is added.
         ledger: books the rows that go through the model meanwhile.
     """
-    start = time.perf_counter()
     modules = modules_of(model)
     own = {p: any(w.requires_grad for w in m.parameters(recurse=False)) for p, m in modules.items() if _owns(m)}
+    attributes = Attributes(modules)  # as they are without our passes
+    with kept_attributes(model):
+        start = time.perf_counter()
+        recorded = _record(model, modules, args, kwargs, rows, ledger)
+        seconds["search"] += time.perf_counter() - start
+        if isinstance(recorded, Refusal):
+            return recorded
+        start = time.perf_counter()
+        cuts = Cuts(recorded, own)
+        verifier = Verifier(model, recorded, args, kwargs, narrow=narrow, ledger=ledger)
+        reasons: list[str] = []
+        try:
+            spoiled: set[int] = set()
+            for cut in cuts:
+                around = ancestors(recorded, recorded.calls[cut.position])
+                if spoiled.intersection(around):
+                    continue
+                if len(reasons) == _TRIES:
+                    break
+                try:
+                    verified = verifier.prove(cut)
+                except CutFailed as failed:
+                    reasons.append(str(failed))
+                    if failed.around:
+                        spoiled |= _skipping(recorded, around, modules)
+                    continue
+                watch = Watch(sources(modules, cut), moody(modules, cut), attributes.only(concerned(modules, cut)))
+                line = _line(store, known, form, watch, cut, verified, narrow)
+                if not narrow:  # rounded values at the earlier cut would give others here than computing from the start
+                    line.advances = _advances(known, line, recorded, modules, own, verifier)
+                return line
+        finally:
+            recorded.output, recorded.buffers = None, []  # with it goes the graph
+            seconds["verify"] += time.perf_counter() - start
+    return Refusal(reasons[0] if reasons else cuts.obstacle)
+
+
+def _record(
+    model: nn.Module,
+    modules: Mapping[str, nn.Module],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    rows: int,
+    ledger: Ledger,
+) -> Record | Refusal:
+    """A pass over the batch, and what a pass over few of its rows tells about it."""
+    before = Attributes(modules)
     recorded = record(model, args, kwargs, rows)
+    moved, between = before.changed(), Attributes(modules)
     others = 2 if rows != 2 else 1  # few: only shapes are compared
     try:
         fewer_args, fewer_kwargs = pick((tuple(args), dict(kwargs)), torch.arange(others) % rows, rows)
@@ -83,37 +137,12 @@ def search(
     except Exception as error:  # the model's own: rows of a graph, say, do not run without the others
         text = next(iter(str(error).splitlines()), type(error).__name__)
         return Refusal(f"the model does not run on {others} of its {rows} rows: {text[:200]}")
+    if moved:  # what is made once, in the first pass, moves no more
+        recorded.moving = set(moved).intersection(between.changed())
     again.output = None
     ledger.ran(rows + others)
     find_batch_dims(recorded, again)
-    cuts = Cuts(recorded, own)
-    seconds["search"] += time.perf_counter() - start
-    start = time.perf_counter()
-    verifier = Verifier(model, recorded, args, kwargs, narrow=narrow, ledger=ledger)
-    reasons: list[str] = []
-    try:
-        spoiled: set[int] = set()
-        for cut in cuts:
-            around = ancestors(recorded, recorded.calls[cut.position])
-            if spoiled.intersection(around):
-                continue
-            if len(reasons) == _TRIES:
-                break
-            try:
-                verified = verifier.prove(cut)
-            except CutFailed as failed:
-                reasons.append(str(failed))
-                if failed.around:
-                    spoiled |= _skipping(recorded, around, modules)
-                continue
-            line = _line(store, known, form, modules, cut, verified, narrow)
-            if not narrow:  # rounded values at the earlier cut would give others here than computing from the start
-                line.advances = _advances(known, line, recorded, modules, own, verifier)
-            return line
-    finally:
-        recorded.output, recorded.buffers = None, []  # with it goes the graph
-        seconds["verify"] += time.perf_counter() - start
-    return Refusal(reasons[0] if reasons else cuts.obstacle)
+    return recorded
 
 
 def _skipping(recorded: Record, around: Sequence[int], modules: Mapping[str, nn.Module]) -> set[int]:
@@ -134,12 +163,11 @@ def _line(
     store: Store,
     known: Sequence[Line],
     form: Signature,
-    modules: Mapping[str, nn.Module],
+    watch: Watch,
     cut: Cut,
     verified: Verified,
     narrow: bool,
 ) -> Line:
-    watch = Watch(sources(modules, cut), moody(modules, cut))
     digest = watch.digest()
     name = (cut.path, cut.nth, digest, narrow, form, verified.rows)
     for line in known:  # the same cut as before: its rows serve if they have the bits of this size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 PROOF = 6
 """Passes up to the cut that finding and proving it takes, roughly."""
+_CHANGES = 3
 
 
 class Outlook:
@@ -63,3 +64,21 @@ class Outlook:
             f"frozen sets have lasted {typical:.0f} steps on average: before the next change too few samples would be "
             "seen again to make up for the proof"
         )
+
+
+class Patience:
+    """With values that change from outside again and again, before a proof has paid: after three it is lost."""
+
+    def __init__(self) -> None:
+        self._changes = 0
+        self._hits = 0
+
+    def begin(self, hits: int) -> None:
+        """Something else is frozen from here on."""
+        self._changes, self._hits = 0, hits
+
+    def lost(self, hits: int, rows: int) -> bool:
+        """Something has changed from outside, after so many rows in all were replayed, ``rows`` in each pass."""
+        paid = hits - self._hits >= PROOF * rows
+        self._changes, self._hits = 0 if paid else self._changes + 1, hits
+        return self._changes >= _CHANGES

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -118,6 +119,18 @@ class Store:
         """Rows in memory and on disk."""
         disk = self._disk.used if self._disk is not None else 0
         return sum(len(s.entries) for s in self.shelves.values()) - disk, disk
+
+    def report(self) -> dict[str, Any]:
+        """What is there, and what stood in the way; JSON values."""
+        ram, disk = self.count()
+        return {
+            "rows_ram": ram,
+            "rows_disk": disk,
+            "bytes_ram": self.ram_used,
+            "bytes_disk": self.disk_used,
+            "disk_problem": self.problem,
+            "evictions": self.evictions,
+        }
 
     def close(self) -> None:
         self.keep_only(())

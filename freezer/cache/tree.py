@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +17,14 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves
 
 from freezer.buffers import kept_buffers
 from freezer.trace import clean_name
-from freezer.untouched import apart_from_caches, cuda_devices, kept_randomness, numpy_state
+from freezer.untouched import (
+    apart_from_caches,
+    cuda_devices,
+    hold_inputs,
+    kept_inputs,
+    kept_randomness,
+    numpy_state,
+)
 
 Action = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 """Stands in for one call: gets the real forward and its arguments, returns the output."""
@@ -67,13 +74,16 @@ class Call:
 @dataclass(slots=True)
 class Record:
     """What one pass did: calls in order of entry, and obstacles as (time, sentence). ``rows`` is its batch size;
-    ``buffers`` is what the pass left in the model's."""
+    ``buffers`` is what the pass left in the model's. ``moving`` are attributes, as (path, name), that change in each
+    pass. ``written``: the pass writes into its inputs."""
 
     rows: int
     calls: list[Call] = field(default_factory=list)
     obstacles: list[tuple[int, str]] = field(default_factory=list)
     output: Any = None
     buffers: list[Tensor] = field(default_factory=list)
+    moving: Collection[tuple[str, str]] = ()
+    written: bool = False
 
 
 def modules_of(model: nn.Module) -> dict[str, nn.Module]:
@@ -125,6 +135,7 @@ class _Recorder:
         self._time = 0
         self._stack: list[Call] = []
         self._storages: list[StorageWeakRef] = []  # a held weak reference keeps the address from being used again
+        self._given = [t for t in tensors(inputs) if not t.is_inference()]
         self._own = {s for t in tensors(inputs) for s in self._hold(t)}
         self._state = random_state(model)
         self._model = model
@@ -155,6 +166,7 @@ class _Recorder:
             self.record.calls.append(call)
             self._stack.append(call)
             before = {name: (b, b._version) for name, b in module.named_buffers(recurse=False)}
+            given = [t._version for t in self._given]
             try:
                 output = real(*args, **kwargs)
             finally:
@@ -162,6 +174,8 @@ class _Recorder:
                     pass
             self._randomness(path)
             self._note(call, module, before)
+            if given != [t._version for t in self._given]:
+                self._obstacle(f"{name_of(path)} writes into the inputs of the model")
             self._time += 1
             call.exit = self._time
             self._describe(call, output)
@@ -204,11 +218,14 @@ class _Recorder:
 
 
 def record(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], rows: int) -> Record:
-    """One pass as in training (flags, gradients, autocast as they are), recorded; nothing about the model changes."""
+    """One pass as in training (flags, gradients, autocast as they are), recorded; nothing about the model changes but
+    its plain attributes, nor do the inputs."""
     recorder = _Recorder(model, rows, (args, kwargs))
+    undo = hold_inputs(list(args), dict(kwargs))
     with untouched(model), acting(recorder.actions()):
         recorder.record.output = model(*args, **kwargs)
         recorder.record.buffers = buffers_of(model)
+        recorder.record.written = undo()
     recorder._randomness("")
     return recorder.record
 
@@ -241,10 +258,10 @@ def _compare(ours: Call, theirs: Call, rows: int, others: int) -> str | None:
 
 
 @contextmanager
-def untouched(model: nn.Module) -> Iterator[None]:
-    """Random state and buffers as before, whatever happens inside. Not plain attributes: the output of a module that
-    counts its passes must change with them, or it would be taken for one that can be kept."""
-    with kept_buffers(model), kept_randomness(model), apart_from_caches():
+def untouched(model: nn.Module, *inputs: Any) -> Iterator[None]:
+    """Random state, buffers and inputs as before, whatever happens inside. Not plain attributes: the output of a module
+    that counts its passes must change with them, or it would be taken for one that can be kept."""
+    with kept_buffers(model), kept_randomness(model), apart_from_caches(), kept_inputs(*inputs):
         yield
 
 

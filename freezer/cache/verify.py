@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 from freezer.buffers import same
+from freezer.cache.attributes import Attributes
 from freezer.cache.cut import Cut
 from freezer.cache.ledger import Ledger
-from freezer.cache.replay import Replayer, rounding
+from freezer.cache.replay import PathError, Replayer, rounding
 from freezer.cache.rows import Layout, pick
 from freezer.cache.tree import Record, acting, buffers_of, modules_of, name_of, tensors, untouched
+from freezer.untouched import kept_attributes
 
 
 class CutFailed(Exception):
@@ -67,7 +69,7 @@ class Verified:
 
 
 class Verifier:
-    """Tries cuts on one batch. The model is left as it was.
+    """Tries cuts on one batch. The model is left as it was, but for its plain attributes.
 
     Args:
         found: a pass over this very batch, with its output.
@@ -92,6 +94,7 @@ class Verifier:
         self._narrow = narrow
         self._ledger = ledger
         self._values: list[Tensor] = []
+        self._given = (list(args), dict(kwargs)) if found.written else ()
 
     def prove(self, cut: Cut) -> Verified:
         """Prove that a pass may start at ``cut``.
@@ -101,7 +104,7 @@ class Verifier:
         """
         rows = self._found.rows
         replayer = Replayer(self._modules, self._found, cut)
-        values = self._prefix(replayer, None)
+        values = self._first(replayer)
         leaves = [leaf for leaf in replayer.call.leaves if leaf.dtype is not None]
         layouts = [Layout.of(v, leaf, narrow=self._narrow) for v, leaf in zip(values, leaves, strict=True)]
         if not any(layouts):
@@ -123,20 +126,34 @@ class Verifier:
         """
         old = kept(self._prefix(source, None))
         self._ledger.computed(target.replayer.cut, self._found.rows, source.cut)
-        with untouched(self._model):
-            got = source.advance(target.replayer, old, self._found.rows, lambda: self._call(None))
+        with untouched(self._model, *self._given):
+            try:
+                got = source.advance(target.replayer, old, self._found.rows, self._args, self._kwargs)
+            except PathError:
+                return False
         return _equal(self._values, got)
 
-    def _call(self, index: Tensor | None) -> Any:
-        args, kwargs = self._args, self._kwargs
-        if index is not None:
-            args, kwargs = pick((args, kwargs), index, self._found.rows)
-        return self._model(*args, **kwargs)
+    def _call(self) -> Any:
+        return self._model(*self._args, **self._kwargs)
+
+    def _first(self, replayer: Replayer) -> list[Tensor]:
+        """Values at the cut, and what a pass that is left there leaves behind."""
+        before = Attributes(self._modules)
+        with kept_attributes(self._model):
+            values = self._prefix(replayer, None)
+            replayer.traces = [(self._modules[path], name) for path, name in before.changed()]
+        return values
 
     def _prefix(self, replayer: Replayer, index: Tensor | None) -> list[Tensor]:
         self._ledger.computed(replayer.cut, self._found.rows if index is None else len(index))
-        with untouched(self._model):
-            return [v.clone() for v in replayer.prefix(lambda: self._call(index))]
+        args, kwargs = self._args, self._kwargs
+        if index is not None:
+            args, kwargs = pick((args, kwargs), index, self._found.rows)
+        with untouched(self._model, *self._given):
+            try:
+                return [v.clone() for v in replayer.prefix(args, kwargs)]
+            except PathError as error:
+                raise CutFailed(str(error)) from error
 
     def _same_in_company(self, verified: Verified, values: list[Tensor]) -> None:
         """A sample's values must not depend on the others in its batch, nor on its place, nor on anything else."""
@@ -153,15 +170,15 @@ class Verifier:
         expected, left = self._found.output, self._found.buffers
         if self._narrow:
             self._ledger.ran(rows)
-            with untouched(self._model), acting(rounding(self._modules[cut.path], cut.nth)):
-                expected, left = self._call(None), buffers_of(self._model)
+            with untouched(self._model, *self._given), acting(rounding(self._modules[cut.path], cut.nth)):
+                expected, left = self._call(), buffers_of(self._model)
         kept = verified.join(verified.split(values))
         for poison in (0, 1):
             output, now = self._replay(verified, kept, rows, poison)
             if not outputs_equal(expected, output):
                 self._ledger.ran(rows)
-                with untouched(self._model):
-                    again = self._call(None)
+                with untouched(self._model, *self._given):
+                    again = self._call()
                 if not self._narrow and not outputs_equal(expected, again):
                     raise CutFailed(
                         "two passes over the same batch give different outputs, so that a replay cannot be verified"
@@ -187,8 +204,11 @@ class Verifier:
         """Output, and what is left in the buffers."""
         self._ledger.ran(rows, verified.replayer.cut)
         try:
-            with untouched(self._model), verified.replayer.replaying([v.clone() for v in values], rows, poison):
-                return self._call(None), buffers_of(self._model)
+            with (
+                untouched(self._model, *self._given),
+                verified.replayer.replaying([v.clone() for v in values], rows, poison),
+            ):
+                return self._call(), buffers_of(self._model)
         except RuntimeError as error:
             if not verified.replayer.full and "single memory location" in str(error):
                 verified.replayer.full = True  # the model writes into what it was given
@@ -202,9 +222,9 @@ class Verifier:
 
     def _same_gradients(self, expected: Any, output: Any) -> bool:
         trained = [p for p in self._model.parameters() if p.requires_grad]
-        with untouched(self._model):
+        with untouched(self._model, *self._given):
             ours = _gradients(output, trained)
-        with untouched(self._model):
+        with untouched(self._model, *self._given):
             theirs = _gradients(expected, trained)
         return all(
             (a is None) == (b is None) and (a is None or b is None or same(a, b))

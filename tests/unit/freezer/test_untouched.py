@@ -164,3 +164,22 @@ def trained(make: Any, around: Any, with_freezer: bool) -> list[Tensor]:
 def test_a_freezer_that_freezes_nothing_changes_no_bit(make: Any, around: Any) -> None:
     plain, attached = trained(make, around, False), trained(make, around, True)
     assert all(torch.equal(a, b) for a, b in zip(plain, attached, strict=True))
+
+
+class Overwrites(Net):
+    """Prepares its inputs in place, and takes the labels out of them."""
+
+    def forward(self, batch: dict[str, Any]) -> Tensor:
+        batch.pop("labels")
+        return super().forward(batch["x"][0].sub_(1.0).div_(2.0))
+
+
+def test_the_first_batch_is_given_to_training_as_it_was() -> None:
+    model = Overwrites()
+    freezer = Freezer(model, torch.optim.SGD(model.parameters(), lr=0.1), policy="none", total_steps=5)
+    x = torch.full((2, 4), 9.0)
+    batch = {"x": [x], "labels": torch.zeros(2)}
+    freezer.model(batch)
+    assert torch.equal(x, torch.full((2, 4), 4.0)), "written once"
+    assert "labels" not in batch
+    freezer.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -373,15 +374,18 @@ CASES = {
 }
 
 
+_made: WeakKeyDictionary[nn.Module, tuple[Case, list[tuple[str, ...]]]] = WeakKeyDictionary()
+
+
 def build(case: Case) -> nn.Module:
     model = case.make()
-    model.__dict__["_case"] = (case, [()])
+    _made[model] = case, [()]
     return model
 
 
 def freeze(model: nn.Module, prefixes: Collection[str] | None) -> None:
     """Freeze exactly the parameters under ``prefixes``; ``None``: put frozen modules to sleep after ``train()``."""
-    case, now = model.__dict__["_case"]
+    case, now = _made[model]
     if prefixes is not None:
         now[0] = tuple(prefixes)
         for name, p in model.named_parameters():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
@@ -49,7 +50,10 @@ def test_frozen_sets_that_do_not_last_are_not_cached_until_one_does() -> None:
     assert cached.cache.report()["hits"] > 0
 
 
-def test_the_disk_tier_takes_what_memory_does_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize("system", ["linux", "macos"])
+def test_the_disk_tier_takes_what_memory_does_not(system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if system == "macos":
+        monkeypatch.delattr(os, "posix_fallocate")
     plain, cached = both(BERT, *BERT.frozen, ram_bytes=10 * ROW, disk_bytes=9 * ROW, directory=tmp_path)
     train(plain, cached, epochs=4)
     report = cached.cache.report()
@@ -141,17 +145,6 @@ def test_a_model_that_raises_inside_leaves_nothing_behind() -> None:
     handle.remove()
     assert all("forward" not in m.__dict__ for m in cached.model.modules())
     train(plain, cached, epochs=1, seed=7)
-
-
-def test_a_model_that_leaves_the_recorded_path_is_an_error() -> None:
-    _, cached = both(CASES["shared block"], "first")
-    for ids in batches(24, 8, 1):
-        cached.step(ids)
-    kept = cached.model.forward
-    cached.model.forward = lambda x: cached.model.last(x)
-    with pytest.raises(CacheError, match="'first' as in the recorded pass"):
-        cached.step(torch.arange(8))
-    cached.model.forward = kept
 
 
 def test_ids_must_fit_the_batch() -> None:
