@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from freezer.cache.attributes import Attributes
 from freezer.cache.keys import Watch
 from freezer.freezer import Freezer
 from tests.unit.freezer.toys import Transformer, settings, tokens
@@ -37,7 +38,7 @@ def test_the_cut_lasts_from_one_evaluation_to_the_next() -> None:
 
 def test_sparse_buffers_are_watched_as_dense_ones() -> None:
     adjacency = torch.eye(4).to_sparse()
-    watch = Watch({"adjacency": adjacency, "scale": torch.ones(3)})
+    watch = Watch({"adjacency": adjacency, "scale": torch.ones(3)}, [], Attributes({}))
     before = watch.digest()
     assert watch.still
     assert watch.digest() == before
