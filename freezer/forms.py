@@ -15,11 +15,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from freezer.trace import clean_name, is_drop, is_norm, owner_of
+from freezer.untouched import INTERNAL
 
 Forms = dict[str, set[tuple[Any, frozenset[str]]]]
 """By path: the form of each output, and the names of the plain attributes that got other tensors on the way."""
 
-_INTERNAL = frozenset(vars(nn.Module()))  # hooks, tables of parameters and modules, the training flag
 _DEPTH = 6  # of nests; deeper ones are not looked at
 
 
@@ -77,7 +77,7 @@ def _form(value: Any, depth: int = _DEPTH) -> Any:
 
 def _kept(module: nn.Module) -> dict[str, list[tuple[Tensor, int]]]:
     """Tensors in plain attributes with their versions; they are held, so that no other takes the place of one."""
-    plain = {name: value for name, value in vars(module).items() if name not in _INTERNAL}
+    plain = {name: value for name, value in vars(module).items() if name not in INTERNAL}
     return {name: list(_tensors(value, _DEPTH)) for name, value in plain.items()}
 
 

@@ -67,7 +67,7 @@ def _met(table: Sequence[Json], arms: Collection[str]) -> dict[str, Json]:
         if arm == SUBJECT
         for name, rival in row["against"].items()
         if name in arms
-        and _freezes(rows.get((workload, name)))
+        and freezes(rows.get((workload, name)))
         and rival["accuracy_difference"]
         and rival["accuracy_difference"]["n"] >= SEEDS
     }
@@ -81,7 +81,8 @@ def _calendar(*rows: Mapping[str, Any]) -> float | None:
     return None
 
 
-def _freezes(row: Json | None) -> bool:
+def freezes(row: Json | None) -> bool:
+    """Whether a row of the table is of a policy that froze something."""
     return row is not None and row["kind"] == "policy" and bool((_mean(row, "frozen_units") or 0.0) > 0.0)
 
 

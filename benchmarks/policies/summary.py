@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, harmonic_mean
 
-from benchmarks.policies.judge import SUBJECT
+from benchmarks.policies.judge import SUBJECT, freezes
 from benchmarks.policies.setting import SETTINGS
 from client.compare.statistics import stat
 from client.compare.table import lines, marked, points, signed
@@ -127,7 +127,7 @@ def against_rivals(table: Sequence[Json], kinds: Mapping[str, str]) -> str:
     line is the mean over the workloads, each weighing the same, with its interval over them.
     """
     rows = {(row["workload"], row["arm"]): row for row in table if row["n"]}
-    froze = {key for key, row in rows.items() if row["kind"] == "policy" and (row["frozen_units"] or {}).get("mean")}
+    froze = {key for key, row in rows.items() if freezes(row)}
     own = (SUBJECT, "frozen-")
     names = [arm for arm in dict.fromkeys(row["arm"] for row in table) if not arm.startswith(own)]
     names = [arm for arm in names if any((workload, arm) in froze for workload in kinds)]

@@ -54,6 +54,12 @@ class Scene:
     def claim(self, job: str) -> None:
         self.store.update(job, lambda record, now: state.claim(record, now, owner="w", lease_seconds=LEASE))
 
+    def two_claimed(self) -> tuple[str, str]:
+        jobs = self.job(), self.job()
+        for job in jobs:
+            self.claim(job)
+        return jobs
+
     def renew(self, job: str) -> None:
         self.store.update(job, lambda record, now: state.renew(record, now, fence=1, lease_seconds=LEASE))
 
@@ -107,9 +113,7 @@ def test_after_the_store_was_away_it_waits_again(scene: Scene) -> None:
 def test_after_a_jump_of_the_clock_every_runner_has_time_to_renew(scene: Scene, seconds: float) -> None:
     scene.reaper.tick()
     scene.now += LEASE
-    alive, dead = scene.job(), scene.job()
-    for job in (alive, dead):
-        scene.claim(job)
+    alive, dead = scene.two_claimed()
     scene.reaper.tick()
     scene.jump(seconds)
     scene.reaper.tick()
@@ -131,9 +135,7 @@ def test_after_the_clock_was_set_back_a_dead_runner_is_missed_all_the_same_and_a
     scene.reaper = scene.another()
     scene.reaper.tick()
     scene.now += LEASE
-    alive, dead = scene.job(), scene.job()
-    for job in (alive, dead):
-        scene.claim(job)
+    alive, dead = scene.two_claimed()
     scene.reaper.tick()
     scene.jump(-30 * 24 * 3600.0)
     for _ in range(10):
